@@ -1,0 +1,1 @@
+//! Machinegun: a durable state machine engine.
