@@ -1,4 +1,7 @@
 //! Machinegun: a durable state machine engine.
 
 pub mod clock;
+pub mod machine;
+pub mod processor;
+pub mod storage;
 pub mod wire;

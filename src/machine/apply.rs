@@ -1,0 +1,320 @@
+//! What a step makes of a machine: every rule of how an outcome changes the record.
+
+use bytes::Bytes;
+
+use super::impact::{Answer, Change, Impact, NotificationId, Outcome, Refusal, Success, TimerChange};
+use super::key::CommitId;
+use super::record::{Debt, Phase, Record, RequestContext, Status, Timer};
+use super::retry::RetryPolicy;
+use crate::wire::{Content, Event, HistoryRange, Value, Wire, Writer, timestamp};
+
+/// What a step takes from outside: time and randomness.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    pub now_micros: i64,
+    /// The id that the step's commit will have, if it has one.
+    pub commit: CommitId,
+    /// In 0..1, for retry delays.
+    pub jitter: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of new events and aux state in one step.
+    pub step_size: usize,
+}
+
+/// A namespace's rules.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub timer_retries: RetryPolicy,
+    /// Milliseconds until a notification that failed transiently is tried again.
+    pub notification_retry_ms: i64,
+    pub limits: Limits,
+}
+
+/// What a commit writes, conditional on the record that it was made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The record to put; none if the tombstone goes.
+    pub record: Option<Record>,
+    /// New events, wire encoded, with consecutive ids that end at the record's `last_event`.
+    pub events: Vec<Bytes>,
+    /// The notification that took effect.
+    pub handled: Option<NotificationId>,
+}
+
+/// What becomes of an impact: maybe a step, and what the caller is told once it is committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    pub step: Option<Step>,
+    pub answer: Answer,
+}
+
+/// `outcome` is the processor's, or none if [`super::dispatch`] said that the rules alone decide.
+///
+/// INVARIANT: called only with what `dispatch` let through for this record, so a missing record means a Start.
+pub fn apply(
+    record: Option<&Record>,
+    impact: &Impact,
+    context: &RequestContext,
+    outcome: Option<Outcome>,
+    policy: &Policy,
+    stamp: Stamp,
+) -> Decision {
+    match (impact, outcome) {
+        (Impact::Init { .. }, Some(outcome)) => init(record, context, outcome, policy, stamp),
+        (_, Some(outcome)) => match record {
+            Some(record) => asked(record, impact, context, outcome, policy, stamp),
+            None => Decision { step: None, answer: Err(Refusal::MachineNotFound) },
+        },
+        (_, None) => match record {
+            Some(record) => decided(record, impact, stamp),
+            None => Decision { step: None, answer: Err(Refusal::MachineNotFound) },
+        },
+    }
+}
+
+/// A Start: on nothing, or over a tombstone whose debts and commit ids are carried on.
+fn init(
+    tombstone: Option<&Record>,
+    context: &RequestContext,
+    outcome: Outcome,
+    policy: &Policy,
+    stamp: Stamp,
+) -> Decision {
+    let refused = |refusal| Decision { step: None, answer: Err(refusal) };
+    let (response, change) = match outcome {
+        Outcome::Done { response, change } => (response, change),
+        Outcome::Transient(reason) | Outcome::HeldBack(reason) => return refused(Refusal::Unavailable(reason)),
+        Outcome::Unexpected(_) | Outcome::RepairFailed(_) => return refused(Refusal::MachineFailed),
+    };
+    let blank = Record {
+        commit: stamp.commit,
+        earlier: tombstone.map(Record::history_of_commits).unwrap_or_default(),
+        epoch: stamp.commit,
+        status: Status::Working(Phase::Idle),
+        aux_state: Content { format_version: None, data: Value::empty() },
+        timer: None,
+        last_event: 0,
+        notifications_due: None,
+        handled: Vec::new(),
+        debts: tombstone.map(|record| record.debts.clone()).unwrap_or_default(),
+    };
+    match change_record(blank, change, context, policy, stamp) {
+        Ok((record, events)) => Decision {
+            step: Some(Step { record: Some(record), events, handled: None }),
+            answer: Ok(response.map_or(Success::Done, Success::Response)),
+        },
+        // Nothing exists yet that could be failed.
+        Err(_) => refused(Refusal::MachineFailed),
+    }
+}
+
+fn asked(
+    record: &Record,
+    impact: &Impact,
+    context: &RequestContext,
+    outcome: Outcome,
+    policy: &Policy,
+    stamp: Stamp,
+) -> Decision {
+    let unchanged = |refusal| Decision { step: None, answer: Err(refusal) };
+    match outcome {
+        Outcome::Done { response, change } => {
+            let mut next = successor(record, stamp);
+            if matches!(impact, Impact::Timeout) {
+                // The signal took the timer with it: without a timer action there is none any more.
+                next.timer = None;
+            }
+            match change_record(next, change, context, policy, stamp) {
+                Ok((mut next, events)) => {
+                    let handled = if let Impact::Notification(it) = impact { Some(it.id) } else { None };
+                    if matches!(impact, Impact::Notification(_) | Impact::Repair { .. }) {
+                        next.notifications_due = look_again(&next, impact, stamp);
+                    }
+                    let step = Step { record: Some(next), events, handled };
+                    Decision { step: Some(step), answer: Ok(response.map_or(Success::Done, Success::Response)) }
+                }
+                Err(reason) => unexpected(record, impact, reason, stamp),
+            }
+        }
+        Outcome::RepairFailed(reason) => unchanged(Refusal::RepairFailed(reason)),
+        Outcome::Unexpected(reason) => unexpected(record, impact, reason, stamp),
+        Outcome::HeldBack(reason) => unchanged(Refusal::Unavailable(reason)),
+        Outcome::Transient(reason) => {
+            let step = match impact {
+                Impact::Timeout => Some(retry_timer(record, &reason, policy, stamp)),
+                Impact::Notification(_) => {
+                    let mut next = successor(record, stamp);
+                    next.notifications_due = Some(now(stamp).saturating_add(policy.notification_retry_ms));
+                    Some(next)
+                }
+                _ => None,
+            };
+            let step = step.map(|record| Step { record: Some(record), events: Vec::new(), handled: None });
+            Decision { step, answer: Err(Refusal::Unavailable(reason)) }
+        }
+    }
+}
+
+/// The processor, or its answer, was wrong.
+fn unexpected(record: &Record, impact: &Impact, reason: String, stamp: Stamp) -> Decision {
+    let step = match &record.status {
+        // A failed repair keeps the original reason, and changes nothing.
+        Status::Failed { .. } => None,
+        _ => {
+            let record = fail(record, reason, stamp);
+            Some(Step { record: Some(record), events: Vec::new(), handled: None })
+        }
+    };
+    debug_assert!(
+        step.is_some() || matches!(impact, Impact::Repair { .. }),
+        "only a repair is asked of a failed machine"
+    );
+    Decision { step, answer: Err(Refusal::MachineFailed) }
+}
+
+fn fail(record: &Record, reason: String, stamp: Stamp) -> Record {
+    let before = match &record.status {
+        Status::Working(phase) | Status::Failed { before: phase, .. } => *phase,
+        Status::Removed { .. } => Phase::Idle,
+    };
+    Record { status: Status::Failed { reason, before }, ..successor(record, stamp) }
+}
+
+fn retry_timer(record: &Record, reason: &str, policy: &Policy, stamp: Stamp) -> Record {
+    let attempt = match &record.status {
+        Status::Working(Phase::Retrying { attempt, .. }) => attempt.saturating_add(1),
+        _ => 0,
+    };
+    match policy.timer_retries.delay(attempt, stamp.jitter) {
+        Some(delay) => {
+            let at = now(stamp).saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+            Record { status: Status::Working(Phase::Retrying { attempt, at }), ..successor(record, stamp) }
+        }
+        None => fail(record, format!("timer_retries_exhausted after {attempt} retries, the last for: {reason}"), stamp),
+    }
+}
+
+/// What the rules decide without a processor.
+fn decided(record: &Record, impact: &Impact, stamp: Stamp) -> Decision {
+    let next = match impact {
+        Impact::SimpleRepair => {
+            let mut next = successor(record, stamp);
+            if let Status::Failed { before, .. } = &record.status {
+                next.status = Status::Working(*before);
+            }
+            next.notifications_due = look_again(&next, impact, stamp);
+            Some(next)
+        }
+        Impact::Remove => Some(remove(successor(record, stamp), stamp)),
+        Impact::Paid => {
+            let mut next = successor(record, stamp);
+            next.debts.clear();
+            if let Status::Removed { at } = &mut next.status {
+                *at = now(stamp);
+            }
+            Some(next)
+        }
+        Impact::Drained => Some(Record { notifications_due: None, ..successor(record, stamp) }),
+        Impact::Forget => None,
+        Impact::Init { .. }
+        | Impact::Call { .. }
+        | Impact::Repair { .. }
+        | Impact::Timeout
+        | Impact::Notification(_) => return Decision { step: None, answer: Ok(Success::Done) },
+    };
+    Decision { step: Some(Step { record: next, events: Vec::new(), handled: None }), answer: Ok(Success::Done) }
+}
+
+/// When the machine has to look for notifications after a step that may let more of them in.
+///
+/// An entry brings a due of its own, until it is parked: from then on the record's due stands for it. So a record that
+/// stands for parked entries goes on doing so until none are found, and a repair assumes that there are some.
+fn look_again(next: &Record, impact: &Impact, stamp: Stamp) -> Option<i64> {
+    let parked = next.notifications_due.is_some() || !matches!(impact, Impact::Notification(_));
+    (next.exists() && parked).then(|| now(stamp))
+}
+
+/// The record as the step's commit finds it, under the new commit id.
+fn successor(record: &Record, stamp: Stamp) -> Record {
+    Record { commit: stamp.commit, earlier: record.history_of_commits(), ..record.clone() }
+}
+
+/// The order of the original: timer, events, aux state, then removal over all of it.
+fn change_record(
+    mut next: Record,
+    change: Change,
+    context: &RequestContext,
+    policy: &Policy,
+    stamp: Stamp,
+) -> Result<(Record, Vec<Bytes>), String> {
+    let Change { aux_state, events, action } = change;
+    match action.timer {
+        None => {}
+        Some(TimerChange::Unset) => next.timer = None,
+        Some(TimerChange::In { seconds, range, timeout }) => {
+            let due = now(stamp).saturating_add(i64::from(seconds) * 1_000);
+            next.timer = Some(arm(due, range, timeout, context)?);
+        }
+        Some(TimerChange::At { due, range, timeout }) => next.timer = Some(arm(due, range, timeout, context)?),
+    }
+    next.status = Status::Working(Phase::Idle);
+
+    let created_at = Bytes::from(timestamp::format_micros(stamp.now_micros));
+    let mut size = 0;
+    let mut encoded = Vec::with_capacity(events.len());
+    for Content { format_version, data } in events {
+        next.last_event += 1;
+        let mut writer = Writer::with_capacity(data.as_bytes().len() + 64);
+        Event { id: next.last_event, created_at: created_at.clone(), format_version, data }.write(&mut writer);
+        let bytes = writer.into_bytes();
+        size += bytes.len();
+        encoded.push(bytes);
+    }
+    if let Some(Content { format_version, data }) = aux_state {
+        size += data.as_bytes().len();
+        // Kept for long: must not hold the processor's whole answer alive.
+        next.aux_state = Content { format_version, data: data.detached() };
+    }
+    if size > policy.limits.step_size {
+        return Err(format!(
+            "the step's events and aux state have {size} bytes, limits.step_size allows {}",
+            policy.limits.step_size
+        ));
+    }
+    if action.remove {
+        next = remove(next, stamp);
+    }
+    Ok((next, encoded))
+}
+
+fn arm(due: i64, range: HistoryRange, timeout: i32, context: &RequestContext) -> Result<Timer, String> {
+    if let Some(limit) = range.limit.filter(|limit| *limit < 0) {
+        return Err(format!("the timer's history range has a negative limit: {limit}"));
+    }
+    Ok(Timer { due, range, timeout, context: context.clone() })
+}
+
+/// The tombstone of a machine. Its epoch's events and notifications are owed to deletion.
+fn remove(record: Record, stamp: Stamp) -> Record {
+    let mut debts = record.debts;
+    debts.push(Debt { epoch: record.epoch, last_event: record.last_event });
+    Record {
+        commit: record.commit,
+        earlier: record.earlier,
+        epoch: record.epoch,
+        status: Status::Removed { at: now(stamp) },
+        aux_state: Content { format_version: None, data: Value::empty() },
+        timer: None,
+        last_event: record.last_event,
+        notifications_due: None,
+        handled: Vec::new(),
+        debts,
+    }
+}
+
+fn now(stamp: Stamp) -> i64 {
+    stamp.now_micros.div_euclid(1_000)
+}

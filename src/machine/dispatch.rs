@@ -1,0 +1,57 @@
+//! Who may do what in which status.
+
+use super::impact::{Answer, Impact, Refusal, Success};
+use super::record::{Record, Status};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Dispatch {
+    /// The processor decides.
+    Ask,
+    /// The rules alone decide: [`super::apply`] takes no outcome.
+    Decide,
+    /// Nothing happens.
+    Answer(Answer),
+    /// The notification can't take effect any more: its entry goes.
+    Discard,
+    /// The notification waits until the machine is repaired.
+    Park,
+}
+
+/// The table; `now` in unix milliseconds.
+pub fn dispatch(record: Option<&Record>, impact: &Impact, now: i64) -> Dispatch {
+    let refuse = |refusal| Dispatch::Answer(Err(refusal));
+    let ignore = Dispatch::Answer(Ok(Success::Done));
+    let Some(record) = record.filter(|record| record.exists() || matches!(impact, Impact::Paid | Impact::Forget))
+    else {
+        return match impact {
+            Impact::Init { .. } => Dispatch::Ask,
+            Impact::Notification(_) => Dispatch::Discard,
+            Impact::Timeout | Impact::Drained | Impact::Paid | Impact::Forget => ignore,
+            Impact::Call { .. } | Impact::Repair { .. } | Impact::SimpleRepair | Impact::Remove => {
+                refuse(Refusal::MachineNotFound)
+            }
+        };
+    };
+    let failed = matches!(record.status, Status::Failed { .. });
+    match impact {
+        Impact::Init { .. } => refuse(Refusal::MachineAlreadyExists),
+        Impact::Call { .. } if failed => refuse(Refusal::MachineFailed),
+        Impact::Call { .. } => Dispatch::Ask,
+        Impact::Repair { .. } if failed => Dispatch::Ask,
+        Impact::SimpleRepair if failed => Dispatch::Decide,
+        Impact::Repair { .. } | Impact::SimpleRepair => refuse(Refusal::MachineAlreadyWorking),
+        Impact::Remove => Dispatch::Decide,
+        // A timer that was moved, unset or handled meanwhile: its wake-up is stale.
+        Impact::Timeout if record.timer_due().is_none_or(|due| due > now) => ignore,
+        Impact::Timeout => Dispatch::Ask,
+        Impact::Notification(it) if it.epoch != record.epoch || record.handled.contains(&it.id) => Dispatch::Discard,
+        Impact::Notification(_) if failed => Dispatch::Park,
+        Impact::Notification(_) => Dispatch::Ask,
+        Impact::Drained if record.notifications_due.is_none() => ignore,
+        Impact::Drained => Dispatch::Decide,
+        Impact::Paid if record.debts.is_empty() => ignore,
+        Impact::Paid => Dispatch::Decide,
+        Impact::Forget if record.due().is_none_or(|due| due > now) || record.exists() => ignore,
+        Impact::Forget => Dispatch::Decide,
+    }
+}

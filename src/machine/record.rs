@@ -1,0 +1,332 @@
+//! What is stored of a machine besides its events, and its format.
+//!
+//! A stored record begins with a fixed head, so that a store can check a commit and index a due without decoding the
+//! rest: version, commit id, epoch, status, due, earlier commit ids. The rest is MessagePack.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::key::{CommitId, Epoch};
+use crate::wire::{Content, Direction, HistoryRange, Value};
+
+/// How many commit ids a record remembers, its own included: a lost answer is recognised so far back.
+pub const KEPT_COMMITS: usize = 8;
+
+/// How long a tombstone rests after its debts are paid, in milliseconds: writes that are still under way find it.
+pub const TOMBSTONE_REST_MS: i64 = 24 * 60 * 60 * 1_000;
+
+const VERSION: u8 = 1;
+const NO_DUE: i64 = i64::MAX;
+const HEAD_SIZE: usize = 1 + 16 + 16 + 1 + 8 + 1;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    pub commit: CommitId,
+    /// The commits before `commit`, newest first, at most [`KEPT_COMMITS`] - 1.
+    pub earlier: Vec<CommitId>,
+    pub epoch: Epoch,
+    pub status: Status,
+    pub aux_state: Content,
+    /// Armed while the machine works; kept, and shown, while it retries or is failed.
+    pub timer: Option<Timer>,
+    /// 0 before the first event.
+    pub last_event: i64,
+    /// When the notifications that wait for this machine want it to wake; none if none are known to wait.
+    pub notifications_due: Option<i64>,
+    /// Notifications that took effect and whose entries may still stand.
+    pub handled: Vec<i64>,
+    /// What removals still owe.
+    pub debts: Vec<Debt>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    Working(Phase),
+    /// Stopped until a repair. `before` is what a SimpleRepair restores.
+    Failed {
+        reason: String,
+        before: Phase,
+    },
+    /// A tombstone: not found to everyone, still owing its deletions. `at` is when it was removed or last paid.
+    Removed {
+        at: i64,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Sleeping, or waiting if there is a timer.
+    Idle,
+    /// The timer's signal failed `attempt` + 1 times in a row; it is tried again at `at`.
+    Retrying { attempt: u32, at: i64 },
+}
+
+/// A status without its data, as stores index it and metrics count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum StatusKind {
+    Sleeping = 1,
+    Waiting = 2,
+    Retrying = 3,
+    Failed = 4,
+    Removed = 5,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timer {
+    /// Unix milliseconds. May lie in the past.
+    pub due: i64,
+    /// The history that the timeout signal is given.
+    pub range: HistoryRange,
+    /// Seconds that the processor may take over the signal, as it asked.
+    pub timeout: i32,
+    /// Of the request that set the timer.
+    pub context: RequestContext,
+}
+
+/// Where a request came from, as far as a later processor call continues it. Never holds a deadline.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestContext {
+    pub trace_id: Bytes,
+    pub span_id: Bytes,
+    pub meta: Vec<(Bytes, Bytes)>,
+    /// W3C trace headers as they came: name, value.
+    pub trace: Vec<(Bytes, Bytes)>,
+}
+
+/// Events and notifications of a removed machine that are still stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Debt {
+    #[serde(with = "commit_id")]
+    pub epoch: Epoch,
+    pub last_event: i64,
+}
+
+/// The fixed beginning of a stored record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head<'a> {
+    pub commit: CommitId,
+    pub epoch: Epoch,
+    pub status: StatusKind,
+    pub due: Option<i64>,
+    earlier: &'a [u8],
+}
+
+/// Stored bytes that are no record of a version that this release reads.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("a stored record has version {0}, this release reads up to {VERSION}")]
+    Version(u8),
+    #[error("a stored record is malformed: {0}")]
+    Malformed(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Body {
+    status: Status,
+    aux_format: Option<i32>,
+    aux_data: Bytes,
+    timer: Option<TimerBody>,
+    last_event: i64,
+    notifications_due: Option<i64>,
+    handled: Vec<i64>,
+    debts: Vec<Debt>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TimerBody {
+    due: i64,
+    range: RangeBody,
+    timeout: i32,
+    context: RequestContext,
+}
+
+/// A history range as it is stored, with timers and notifications alike.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RangeBody {
+    after: Option<i64>,
+    limit: Option<i32>,
+    backward: bool,
+}
+
+// === impl Record ===
+
+impl Record {
+    pub fn kind(&self) -> StatusKind {
+        match &self.status {
+            Status::Working(Phase::Retrying { .. }) => StatusKind::Retrying,
+            Status::Working(Phase::Idle) if self.timer.is_some() => StatusKind::Waiting,
+            Status::Working(Phase::Idle) => StatusKind::Sleeping,
+            Status::Failed { .. } => StatusKind::Failed,
+            Status::Removed { .. } => StatusKind::Removed,
+        }
+    }
+
+    /// When the timer's signal is due: the retry's time while retrying.
+    pub fn timer_due(&self) -> Option<i64> {
+        match &self.status {
+            Status::Working(Phase::Idle) => self.timer.as_ref().map(|timer| timer.due),
+            Status::Working(Phase::Retrying { at, .. }) => Some(*at),
+            Status::Failed { .. } | Status::Removed { .. } => None,
+        }
+    }
+
+    /// When the record wants to be woken. A failed machine waits for its repair, but its debts don't.
+    pub fn due(&self) -> Option<i64> {
+        let removal = match (&self.status, self.debts.is_empty()) {
+            (Status::Removed { at }, true) => Some(at.saturating_add(TOMBSTONE_REST_MS)),
+            (_, true) => None,
+            // Long past, so due at once.
+            (_, false) => Some(0),
+        };
+        let notifications = match &self.status {
+            Status::Working(_) => self.notifications_due,
+            Status::Failed { .. } | Status::Removed { .. } => None,
+        };
+        [self.timer_due(), notifications, removal].into_iter().flatten().min()
+    }
+
+    pub fn exists(&self) -> bool {
+        !matches!(self.status, Status::Removed { .. })
+    }
+
+    /// The commit ids that the next record remembers as earlier ones.
+    pub fn history_of_commits(&self) -> Vec<CommitId> {
+        std::iter::once(self.commit).chain(self.earlier.iter().copied()).take(KEPT_COMMITS - 1).collect()
+    }
+
+    pub fn encode(&self) -> Bytes {
+        let mut bytes =
+            Vec::with_capacity(HEAD_SIZE + 16 * self.earlier.len() + self.aux_state.data.as_bytes().len() + 256);
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&self.commit.0);
+        bytes.extend_from_slice(&self.epoch.0);
+        bytes.push(self.kind() as u8);
+        bytes.extend_from_slice(&self.due().unwrap_or(NO_DUE).to_be_bytes());
+        let earlier = &self.earlier[..self.earlier.len().min(KEPT_COMMITS - 1)];
+        bytes.push(earlier.len() as u8);
+        for commit in earlier {
+            bytes.extend_from_slice(&commit.0);
+        }
+        let body = Body {
+            status: self.status.clone(),
+            aux_format: self.aux_state.format_version,
+            aux_data: self.aux_state.data.as_bytes().clone(),
+            timer: self.timer.as_ref().map(|timer| TimerBody {
+                due: timer.due,
+                range: RangeBody::from(&timer.range),
+                timeout: timer.timeout,
+                context: timer.context.clone(),
+            }),
+            last_event: self.last_event,
+            notifications_due: self.notifications_due,
+            handled: self.handled.clone(),
+            debts: self.debts.clone(),
+        };
+        // Writing plain data into memory has no way to fail.
+        rmp_serde::encode::write(&mut bytes, &body).expect("a record encodes");
+        bytes.into()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (head, body) = Head::split(bytes)?;
+        let body: Body = rmp_serde::from_slice(body).map_err(|error| RecordError::Malformed(error.to_string()))?;
+        Ok(Self {
+            commit: head.commit,
+            earlier: head.earlier().collect(),
+            epoch: head.epoch,
+            status: body.status,
+            aux_state: Content { format_version: body.aux_format, data: Value::from_stored(body.aux_data) },
+            timer: body.timer.map(|timer| Timer {
+                due: timer.due,
+                range: timer.range.into(),
+                timeout: timer.timeout,
+                context: timer.context,
+            }),
+            last_event: body.last_event,
+            notifications_due: body.notifications_due,
+            handled: body.handled,
+            debts: body.debts,
+        })
+    }
+}
+
+// === impl Head ===
+
+impl<'a> Head<'a> {
+    pub fn read(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        Ok(Self::split(bytes)?.0)
+    }
+
+    fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), RecordError> {
+        let cut = || RecordError::Malformed("cut off in its head".to_owned());
+        let (&version, rest) = bytes.split_first().ok_or_else(cut)?;
+        if version != VERSION {
+            return Err(RecordError::Version(version));
+        }
+        let (commit, rest) = rest.split_first_chunk::<16>().ok_or_else(cut)?;
+        let (epoch, rest) = rest.split_first_chunk::<16>().ok_or_else(cut)?;
+        let (&status, rest) = rest.split_first().ok_or_else(cut)?;
+        let (due, rest) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
+        let (&count, rest) = rest.split_first().ok_or_else(cut)?;
+        let (earlier, body) = rest.split_at_checked(usize::from(count) * 16).ok_or_else(cut)?;
+        let due = i64::from_be_bytes(*due);
+        let head = Self {
+            commit: CommitId(*commit),
+            epoch: CommitId(*epoch),
+            status: StatusKind::from_byte(status)?,
+            due: (due != NO_DUE).then_some(due),
+            earlier,
+        };
+        Ok((head, body))
+    }
+
+    fn earlier(&self) -> impl Iterator<Item = CommitId> + 'a {
+        self.earlier.as_chunks::<16>().0.iter().map(|chunk| CommitId(*chunk))
+    }
+
+    /// Whether `commit` wrote this record or one of those just before it.
+    pub fn remembers(&self, commit: CommitId) -> bool {
+        self.commit == commit || self.earlier().any(|earlier| earlier == commit)
+    }
+}
+
+// === impl StatusKind ===
+
+impl StatusKind {
+    pub const ALL: [Self; 5] = [Self::Sleeping, Self::Waiting, Self::Retrying, Self::Failed, Self::Removed];
+
+    fn from_byte(byte: u8) -> Result<Self, RecordError> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+            .ok_or_else(|| RecordError::Malformed(format!("unknown status {byte}")))
+    }
+}
+
+// === impl RangeBody ===
+
+impl From<&HistoryRange> for RangeBody {
+    fn from(range: &HistoryRange) -> Self {
+        Self { after: range.after, limit: range.limit, backward: range.direction == Direction::Backward }
+    }
+}
+
+impl From<RangeBody> for HistoryRange {
+    fn from(body: RangeBody) -> Self {
+        let direction = if body.backward { Direction::Backward } else { Direction::Forward };
+        Self { after: body.after, limit: body.limit, direction }
+    }
+}
+
+mod commit_id {
+    use super::CommitId;
+
+    pub fn serialize<S: serde::Serializer>(id: &CommitId, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_bytes::serialize(&id.0, serializer)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<CommitId, D::Error> {
+        serde_bytes::deserialize(deserializer).map(CommitId)
+    }
+}

@@ -1,0 +1,111 @@
+//! Where machines are kept. A backend of one's own implements [`Storage`], and is proven by the suite in `contract`.
+//!
+//! INVARIANT: each method did all that it says, or nothing, or says that it doesn't know.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::machine::{CommitId, Epoch, MachineKey, Notification, NotificationId, Record};
+use crate::wire::HistoryRange;
+
+pub mod contract;
+pub mod memory;
+
+/// One step's atomic write, conditional on the commit that it was made from.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    pub key: MachineKey,
+    /// The commit that must stand there now; none: no record at all.
+    pub expect: Option<CommitId>,
+    /// The record to put, under a commit id of its own; none: the record goes (a tombstone that has rested).
+    pub record: Option<Arc<Record>>,
+    /// New events of the record's epoch, wire encoded, with consecutive ids that end at its `last_event`.
+    pub events: Vec<Bytes>,
+    /// Notifications that took effect or can't any more: their entries go.
+    pub delete_notifications: Vec<NotificationId>,
+    /// Notifications for whose waiting the record's due stands from now on: their entries lose their own.
+    pub park_notifications: Vec<NotificationId>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It stands, now or already: a commit put again is recognised by its id.
+    Committed,
+    /// Another commit stands where the expected one should; nothing was written.
+    Conflict,
+    /// Surely not done.
+    Refused(StorageError),
+    /// Done or not: to be put again, the same bytes under the same commit id, until the answer is definite.
+    Unknown(StorageError),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    /// May go well another time.
+    #[error("storage unavailable: {0}")]
+    Unavailable(String),
+    /// What is stored is not what it should be; no retry helps.
+    #[error("storage corrupt: {0}")]
+    Corrupt(String),
+}
+
+/// A record with the events that were asked for, of one snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    pub record: Record,
+    /// Wire encoded, ascending; those that the range asked for.
+    pub events: Vec<Bytes>,
+}
+
+/// Something that wants a machine to be woken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Unix milliseconds.
+    pub at: i64,
+    pub key: MachineKey,
+    /// Where to go on behind this one; opaque.
+    pub cursor: Bytes,
+}
+
+#[async_trait]
+pub trait Storage: Send + Sync + 'static {
+    /// The record, tombstones included, and its events in `range` if one is given. A gap in the events is an error.
+    async fn read(&self, key: &MachineKey, range: Option<&HistoryRange>) -> Result<Option<Loaded>, StorageError>;
+
+    /// The events `first` to `last` of an epoch, ascending. A gap is an error.
+    async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError>;
+
+    async fn commit(&self, commit: Commit) -> Outcome;
+
+    /// Puts an entry, due at `due` (unix milliseconds). Putting the same id again changes nothing.
+    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError>;
+
+    /// The entries of a machine, of any epoch, in the order of acceptance, at most `limit`.
+    async fn notifications(&self, key: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError>;
+
+    /// Outside of a step: entries that go, and entries that lose their own due. Repeating it changes nothing.
+    async fn settle_notifications(
+        &self,
+        key: &MachineKey,
+        delete: &[NotificationId],
+        park: &[NotificationId],
+    ) -> Result<(), StorageError>;
+
+    /// Deletes the events 1 to `last` of an epoch, and the notifications' entries that belong to it. Repeatable.
+    async fn delete_epoch(&self, key: &MachineKey, epoch: Epoch, last: i64) -> Result<(), StorageError>;
+
+    /// What is due up to `until` (unix milliseconds), ascending by time, at most `limit`, behind `after` if it is given.
+    /// A machine may occur several times. What is found may be outdated: the record decides.
+    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError>;
+
+    /// Returns once the store has met an error that it can't go on from: the service must stop and be restarted.
+    async fn failure(&self) -> StorageError {
+        std::future::pending().await
+    }
+
+    /// Waits until everything that was answered is safe, and lets go of files and locks.
+    async fn close(&self) {}
+}
