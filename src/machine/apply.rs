@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::impact::{Answer, Change, Impact, NotificationId, Outcome, Refusal, Success, TimerChange};
 use super::key::CommitId;
-use super::record::{Debt, Phase, Record, RequestContext, Status, Timer};
+use super::record::{Debt, Phase, Record, RequestContext, Status, Timer, blank_aux_state};
 use super::retry::RetryPolicy;
-use crate::wire::{Content, Event, HistoryRange, Value, Wire, Writer, timestamp};
+use crate::wire::{Content, Event, HistoryRange, Wire, Writer, timestamp};
 
 /// What a step takes from outside: time and randomness.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,7 @@ fn init(
         earlier: tombstone.map(Record::history_of_commits).unwrap_or_default(),
         epoch: stamp.commit,
         status: Status::Working(Phase::Idle),
-        aux_state: Content { format_version: None, data: Value::empty() },
+        aux_state: blank_aux_state(),
         timer: None,
         last_event: 0,
         notifications_due: None,
@@ -306,7 +306,7 @@ fn remove(record: Record, stamp: Stamp) -> Record {
         earlier: record.earlier,
         epoch: record.epoch,
         status: Status::Removed { at: now(stamp) },
-        aux_state: Content { format_version: None, data: Value::empty() },
+        aux_state: blank_aux_state(),
         timer: None,
         last_event: record.last_event,
         notifications_due: None,

@@ -20,5 +20,6 @@ pub use impact::{
 pub use key::{CommitId, Epoch, KeyError, MachineId, MachineKey, Namespace};
 pub use record::{
     Debt, Head, KEPT_COMMITS, Phase, Record, RecordError, RequestContext, Status, StatusKind, TOMBSTONE_REST_MS, Timer,
+    blank_aux_state, shown_timer,
 };
 pub use wake::{Wake, wake};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::key::{CommitId, Epoch};
-use crate::wire::{Content, Direction, HistoryRange, Value};
+use crate::wire::{Content, Direction, HistoryRange, Value, timestamp};
 
 /// How many commit ids a record remembers, its own included: a lost answer is recognised so far back.
 pub const KEPT_COMMITS: usize = 8;
@@ -249,6 +249,16 @@ impl Record {
             debts: body.debts,
         })
     }
+}
+
+/// The aux state before the first step.
+pub fn blank_aux_state() -> Content {
+    Content { format_version: None, data: Value::empty() }
+}
+
+/// The timer as it is shown to processors and callers: whole seconds.
+pub fn shown_timer(record: &Record) -> Option<Bytes> {
+    record.timer.as_ref().map(|timer| timestamp::format_seconds(timer.due).into())
 }
 
 // === impl Head ===

@@ -1,0 +1,5 @@
+//! What operators see: metrics. Names and help texts stand in one file.
+
+pub mod metrics;
+
+pub use metrics::{Metrics, NamespaceMetrics};
