@@ -1,1 +1,4 @@
 //! Machinegun: a durable state machine engine.
+
+pub mod config;
+pub mod machine;
