@@ -16,7 +16,8 @@ const UNITS: [(&str, u64); 7] = [
 ];
 
 /// What the error messages tell people to write.
-pub(super) const HOW: &str = "write digits and a unit of W, D, H, M (minutes), S, MS, MU (microseconds), like 30s";
+pub(super) const HOW: &str =
+    "write digits and a unit of W, D, H, M (minutes), S, MS, MU (microseconds), like 30s";
 
 pub(super) const INFINITY: &str = "infinity";
 
@@ -38,7 +39,11 @@ pub(super) fn format(duration: Duration) -> String {
     // INVARIANT: MU divides everything, so there is always a unit.
     let fits = |(_, unit): &&(&str, u64)| micros.is_multiple_of(u128::from(*unit));
     let (name, unit) = UNITS.iter().find(fits).unwrap_or(&UNITS[6]);
-    format!("{}{}", micros / u128::from(*unit), name.to_ascii_lowercase())
+    format!(
+        "{}{}",
+        micros / u128::from(*unit),
+        name.to_ascii_lowercase()
+    )
 }
 
 pub(super) fn text<S: Serializer>(duration: &Duration, out: S) -> Result<S::Ok, S::Error> {
@@ -84,7 +89,17 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in ["", "30", "s", "-1s", "1.5s", "30 s", "1s30ms", "5y", "99999999999999999W"] {
+        for text in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "1.5s",
+            "30 s",
+            "1s30ms",
+            "5y",
+            "99999999999999999W",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -2,7 +2,14 @@
 
 use serde::Serializer;
 
-const UNITS: [(&str, u32); 6] = [("P", 50), ("T", 40), ("G", 30), ("M", 20), ("K", 10), ("B", 0)];
+const UNITS: [(&str, u32); 6] = [
+    ("P", 50),
+    ("T", 40),
+    ("G", 30),
+    ("M", 20),
+    ("K", 10),
+    ("B", 0),
+];
 
 /// What the error messages tell people to write.
 pub(super) const HOW: &str = "write digits and a unit of B, K, M, G, T, P (1024-based), like 64M";

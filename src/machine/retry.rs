@@ -171,8 +171,7 @@ impl Pattern {
                 timeout,
                 max_timeout,
             } => {
-                let grown =
-                    timeout.as_secs_f64() * growth(*factor).powf(f64::from(attempt));
+                let grown = timeout.as_secs_f64() * growth(*factor).powf(f64::from(attempt));
                 let max = max_timeout.unwrap_or(CEILING);
                 Some(seconds(grown).min(max))
             }
@@ -224,7 +223,11 @@ impl Pattern {
 
 /// A factor below 1 would let delays shrink to nothing: a policy that was meant to be gentle would hammer.
 fn growth(factor: f64) -> f64 {
-    if factor.is_finite() { factor.max(1.0) } else { 1.0 }
+    if factor.is_finite() {
+        factor.max(1.0)
+    } else {
+        1.0
+    }
 }
 
 /// Rounds down, forgiving what floating point lost of an exact quotient. 0/0 is a zero delay in no time: any number.
@@ -318,11 +321,7 @@ mod tests {
             ),
         ];
         for (policy, expected) in table {
-            assert_eq!(
-                policy.delay(u32::MAX, 0.5),
-                Some(expected),
-                "{policy:?}"
-            );
+            assert_eq!(policy.delay(u32::MAX, 0.5), Some(expected), "{policy:?}");
         }
     }
 
@@ -373,8 +372,7 @@ mod tests {
 
     #[test]
     fn jitter_moves_a_delay_both_ways_and_never_below_zero() {
-        let policy =
-            RetryPolicy::linear(MaxRetries::Infinity, ms(100)).with_jitter(ms(30));
+        let policy = RetryPolicy::linear(MaxRetries::Infinity, ms(100)).with_jitter(ms(30));
         for (unit, expected) in [(0.0, 70), (0.5, 100), (1.0, 130), (7.0, 130), (-1.0, 70)] {
             assert_eq!(policy.delay(0, unit), Some(ms(expected)), "{unit}");
         }
