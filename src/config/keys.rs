@@ -85,7 +85,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "cluster",
         NotYet(
-            never,
+            if_empty,
             "this release runs as one instance, so start exactly one",
         ),
     ),

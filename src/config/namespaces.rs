@@ -102,7 +102,7 @@ pub struct NotificationSettings {
     /// `scan_handicap`: scans see only what has waited for at least this long. Default 10s.
     #[serde(serialize_with = "duration::text")]
     pub scan_handicap: Duration,
-    /// `scan_cutoff`: scans see only what has waited for less than this. Default 4W.
+    /// `scan_cutoff`: and for no longer than the handicap and this. Default 4W.
     #[serde(serialize_with = "duration::text")]
     pub scan_cutoff: Duration,
     /// `reschedule_time`: when a delivery that failed is tried again. Default 5s.
@@ -294,7 +294,7 @@ fn processor(section: &Section<'_>, default: ProcessorSettings) -> ProcessorSett
     let url = section.item("url").and_then(|item| {
         let url = item.text()?;
         if let Some(wrong) = wrong_with_url(&url) {
-            item.wrong(format!("is `{url}`, {wrong}"), URL);
+            item.wrong(wrong, URL);
         }
         Some(url)
     });
@@ -305,19 +305,19 @@ fn processor(section: &Section<'_>, default: ProcessorSettings) -> ProcessorSett
     }
 }
 
-fn wrong_with_url(url: &str) -> Option<&'static str> {
+fn wrong_with_url(url: &str) -> Option<String> {
     let Ok(uri) = url.parse::<http::Uri>() else {
-        return Some("no url");
+        return Some(format!("is `{url}`, no url"));
     };
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Some("no absolute http or https url");
+        return Some(format!("is `{url}`, no absolute http or https url"));
     }
-    let authority = uri.authority()?;
-    if authority.host().is_empty() {
-        return Some("a url without a host");
-    }
+    let Some(authority) = uri.authority().filter(|at| !at.host().is_empty()) else {
+        return Some(format!("is `{url}`, a url without a host"));
+    };
     if authority.as_str().contains('@') {
-        return Some("a url with a user, which no request would carry");
+        // Not shown: there may be a password in it.
+        return Some("is a url with a user, which no request would carry".to_owned());
     }
     None
 }
