@@ -1,5 +1,6 @@
 //! Machinegun: a durable state machine engine.
 
+<<<<<<< HEAD
 pub mod clock;
 pub mod engine;
 pub mod machine;
@@ -7,3 +8,7 @@ pub mod processor;
 pub mod storage;
 pub mod telemetry;
 pub mod wire;
+=======
+pub mod config;
+pub mod machine;
+>>>>>>> config
