@@ -104,9 +104,18 @@ impl Watch {
         })
     }
 
-    pub(super) fn enter(&self, phase: Phase) {
+    /// Returns what [`Self::leave`] needs.
+    pub(super) fn enter(&self, phase: Phase) -> u32 {
         let changes = (self.phase.load(Ordering::Relaxed) >> 3).wrapping_add(1);
-        self.phase.store(changes << 3 | phase as u32, Ordering::Release);
+        let value = changes << 3 | phase as u32;
+        self.phase.store(value, Ordering::Release);
+        value
+    }
+
+    /// Enters `phase`, unless something else happened since `value` was given out.
+    pub(super) fn leave(&self, value: u32, phase: Phase) {
+        let next = (value >> 3).wrapping_add(1) << 3 | phase as u32;
+        let _ = self.phase.compare_exchange(value, next, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -178,7 +187,9 @@ impl Stream {
             }
             Phase::Head => self.scan(bytes),
             // Entered again, for the next silence is a new one.
-            Phase::Body => self.watch.enter(Phase::Body),
+            Phase::Body => {
+                self.watch.enter(Phase::Body);
+            },
             Phase::Busy | Phase::Skip => {}
         }
     }
