@@ -47,20 +47,26 @@ macro_rules! thrift_struct {
                     union: false,
                     fields: vec![$($crate::wire::schema::Field {
                         id: $id,
-                        name: stringify!($field),
+                        name: $crate::wire::schema::plain(stringify!($field)),
                         need: stringify!($need),
                         kind: <$type as $crate::wire::Wire>::idl(),
+                        default: $crate::thrift_struct!(@default $($fill)?),
                     },)*],
                 }
             }
         }
     )*};
+    (@default) => { None };
+    (@default $fill:expr) => { Some($crate::wire::schema::encoded(&$fill)) };
     (@type optional $type:ty) => { Option<$type> };
     (@type $need:ident $type:ty) => { $type };
     (@finish optional $name:ident $field:ident) => { $field };
     (@finish filled $name:ident $field:ident = $fill:expr) => { $field.unwrap_or($fill) };
     (@finish $need:ident $name:ident $field:ident) => {
-        $field.ok_or($crate::wire::Error::Missing { of: stringify!($name), field: stringify!($field) })?
+        $field.ok_or($crate::wire::Error::Missing {
+            of: stringify!($name),
+            field: $crate::wire::schema::plain(stringify!($field)),
+        })?
     };
     (@write optional $self:ident.$field:ident, $id:literal, $type:ty, $writer:ident) => {
         if let Some(value) = &$self.$field {
@@ -126,9 +132,10 @@ macro_rules! thrift_union {
                     union: true,
                     fields: vec![$($crate::wire::schema::Field {
                         id: $id,
-                        name: stringify!($field),
+                        name: $crate::wire::schema::plain(stringify!($field)),
                         need: "optional",
                         kind: <$type as $crate::wire::Wire>::idl(),
+                        default: None,
                     },)*],
                 }
             }

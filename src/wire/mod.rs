@@ -10,10 +10,13 @@
 mod automaton;
 mod codec;
 mod declare;
+pub mod event_sink;
 pub mod exception;
 mod history;
+pub mod lifecycle_sink;
 pub mod message;
 mod method;
+pub mod notification_id;
 mod processor;
 pub mod schema;
 mod state;

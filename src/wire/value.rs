@@ -31,6 +31,11 @@ impl Value {
         Self::one(Type::I64, 3, |writer| writer.i64(value))
     }
 
+    /// None for NaN and the infinities, which the peers can't hold.
+    pub fn double(value: f64) -> Option<Self> {
+        value.is_finite().then(|| Self::one(Type::Double, 4, |writer| writer.double(value)))
+    }
+
     pub fn str(text: &str) -> Self {
         Self::one(Type::String, 5, |writer| writer.string(text.as_bytes()))
     }
