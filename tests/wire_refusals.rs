@@ -187,7 +187,7 @@ fn a_claimed_size_beyond_what_is_left_is_refused_at_once() {
     let max = [0x7f, 0xff, 0xff, 0xff];
     for kind in [2, 3, 12] {
         let list = field(15, 9, &[&[kind][..], &max].concat());
-        let left = "0b0001000000024e530b000200000002494400".len() / 2;
+        let left = of(&[field(11, 1, &text(b"NS")), field(11, 2, &text(b"ID"))]).len();
         assert_eq!(remove_with(&list), Err(Error::Oversized { size: i32::MAX, left }));
         assert!(matches!(remove_with(&field(14, 9, &[&[kind][..], &max].concat())), Err(Error::Oversized { .. })));
         assert!(matches!(remove_with(&field(13, 9, &[&[kind, 2][..], &max].concat())), Err(Error::Oversized { .. })));

@@ -35,6 +35,10 @@ macro_rules! thrift_struct {
                 writer.stop();
             }
 
+            fn size_hint(&self) -> usize {
+                1 $(+ $crate::thrift_struct!(@hint $need self.$field))*
+            }
+
             fn idl() -> String {
                 stringify!($name).to_owned()
             }
@@ -68,6 +72,10 @@ macro_rules! thrift_struct {
             field: $crate::wire::schema::plain(stringify!($field)),
         })?
     };
+    (@hint optional $self:ident.$field:ident) => {
+        $self.$field.as_ref().map_or(0, |value| 3 + $crate::wire::Wire::size_hint(value))
+    };
+    (@hint $need:ident $self:ident.$field:ident) => { 3 + $crate::wire::Wire::size_hint(&$self.$field) };
     (@write optional $self:ident.$field:ident, $id:literal, $type:ty, $writer:ident) => {
         if let Some(value) = &$self.$field {
             $writer.field(<$type as $crate::wire::Wire>::TYPE, $id);
@@ -118,6 +126,12 @@ macro_rules! thrift_union {
                     })*
                 }
                 writer.stop();
+            }
+
+            fn size_hint(&self) -> usize {
+                match self {
+                    $(Self::$variant(value) => 4 + $crate::wire::Wire::size_hint(value),)*
+                }
             }
 
             fn idl() -> String {
