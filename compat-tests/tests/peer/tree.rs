@@ -178,7 +178,6 @@ pub fn write_message(kind: TMessageType, name: &str, seqid: i32, body: &Tree) ->
         .and_then(|()| output.write_message_end())
         .and_then(|()| output.flush());
     written.expect("writing to memory");
-    drop(output);
     bytes
 }
 
@@ -189,7 +188,6 @@ pub fn read_message(bytes: &[u8]) -> (TMessageIdentifier, Tree) {
     let begin = input.read_message_begin().expect("an envelope");
     let body = Tree::read(TType::Struct, &mut input).expect("a struct");
     input.read_message_end().expect("an end");
-    drop(input);
     assert_eq!(cursor.position(), bytes.len() as u64);
     (begin, body)
 }
