@@ -101,7 +101,7 @@ fn a_union_holds_exactly_one_known_field() {
     let (id, tag) = (field(11, 1, &text(b"ID")), field(11, 2, &text(b"tag")));
     let unknown = field(11, 3, &text(b"?"));
     let other_type = field(8, 1, &[0, 0, 0, 1]);
-    assert_eq!(read(&of(&[id.clone()])), Ok(Reference::Id("ID".into())));
+    assert_eq!(read(&of(std::slice::from_ref(&id))), Ok(Reference::Id("ID".into())));
     assert_eq!(read(&of(&[unknown.clone(), id.clone(), unknown.clone()])), Ok(Reference::Id("ID".into())));
     assert_eq!(read(&of(&[other_type.clone(), id.clone()])), Ok(Reference::Id("ID".into())));
     for fields in [vec![], vec![id.clone(), tag], vec![id.clone(), id], vec![unknown], vec![other_type]] {
@@ -291,7 +291,7 @@ fn envelopes_are_strict() {
 fn a_reply_holds_exactly_one_result() {
     let reply = |fields: &[Vec<u8>]| read_reply::<Call>(of(fields).into(), Limits::default());
     let (success, failed) = (field(12, 0, NIL), field(12, 3, &[0]));
-    assert_eq!(reply(&[success.clone()]), Ok(Ok(Value::nil())));
+    assert_eq!(reply(std::slice::from_ref(&success)), Ok(Ok(Value::nil())));
     assert_eq!(reply(&[failed.clone(), field(12, 9, &[0])]), Ok(Err(Exception::MachineFailed)));
     assert_eq!(reply(&[]), Err(Error::Missing { of: "Call", field: "success" }));
     assert_eq!(reply(&[field(12, 9, &[0])]), Err(Error::Missing { of: "Call", field: "success" }));

@@ -38,7 +38,9 @@ pub fn again<T: Wire>(bytes: Bytes) -> Result<Bytes, Error> {
     reader.finish()?;
     let mut writer = Writer::default();
     value.write(&mut writer);
-    Ok(writer.into_bytes())
+    let bytes = writer.into_bytes();
+    assert!(value.size_hint() >= bytes.len(), "a buffer of the hinted size never grows");
+    Ok(bytes)
 }
 
 fn reply_again<M: Method>(bytes: Bytes) -> Result<Bytes, Error> {
