@@ -129,9 +129,18 @@ impl Client {
         headers.insert(USER_AGENT, HeaderValue::from_static("machinegun"));
         headers.insert(CONTENT_TYPE, THRIFT);
         headers.insert(ACCEPT, THRIFT);
-        headers.insert(TRACE_ID.clone(), value("trace id", context.trace_id.clone())?);
+        // Servers may give empty ids, and some refuse them: they are never passed on.
+        let trace_id = match context.trace_id.is_empty() {
+            true => self.ids.next().to_string().into(),
+            false => context.trace_id.clone(),
+        };
+        let parent_id = match context.span_id.is_empty() {
+            true => Bytes::from_static(b"undefined"),
+            false => context.span_id.clone(),
+        };
+        headers.insert(TRACE_ID.clone(), value("trace id", trace_id)?);
         headers.insert(SPAN_ID.clone(), value("span id", self.ids.next().to_string().into())?);
-        headers.insert(PARENT_ID.clone(), value("span id", context.span_id.clone())?);
+        headers.insert(PARENT_ID.clone(), value("span id", parent_id)?);
         headers.insert(DEADLINE.clone(), value("deadline", format_deadline(deadline).into())?);
         for (key, meta) in &context.meta {
             let name = HeaderName::from_bytes(&[b"woody.meta.", &key[..]].concat())
