@@ -8,11 +8,13 @@
 //! - [`Server`] answers [`Service`]s and plain HTTP routes on one port.
 //! - [`Client`] calls one peer through a bounded pool, and says of each failure whether the peer may have done the work.
 
+mod client;
 mod context;
 mod deadline;
 mod error;
 mod server;
 
+pub use client::{Client, ClientSettings};
 pub use context::Context;
 pub use deadline::{BadDeadline, format_deadline, parse_deadline};
 pub use error::{Class, Error, Source};

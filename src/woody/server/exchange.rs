@@ -166,7 +166,8 @@ impl Upload {
                 // Trailers are nobody's.
                 Ok(Err(_)) => continue,
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), |it| it.to_string());
+                    let cause =
+                        std::error::Error::source(&error).map_or_else(|| error.to_string(), |it| it.to_string());
                     return Err(Refusal::BodyBroken(cause));
                 }
             };

@@ -13,7 +13,6 @@ mod settings;
 mod stream;
 
 use std::future::Future;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -97,11 +97,7 @@ impl Phase {
 
 impl Watch {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            phase: AtomicU32::new(0),
-            unread: AtomicBool::new(false),
-            ambiguous: AtomicBool::new(false),
-        })
+        Arc::new(Self { phase: AtomicU32::new(0), unread: AtomicBool::new(false), ambiguous: AtomicBool::new(false) })
     }
 
     /// Returns what [`Self::leave`] needs.
@@ -189,7 +185,7 @@ impl Stream {
             // Entered again, for the next silence is a new one.
             Phase::Body => {
                 self.watch.enter(Phase::Body);
-            },
+            }
             Phase::Busy | Phase::Skip => {}
         }
     }
@@ -232,9 +228,7 @@ impl Stream {
                 let _ = self.socket.try_write(REQUEST_TIMEOUT);
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "headers were too slow")))
             }
-            Phase::Body | Phase::Skip => {
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body stalled")))
-            }
+            Phase::Body | Phase::Skip => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body stalled"))),
         }
     }
 
@@ -337,7 +331,8 @@ mod tests {
 
     #[test]
     fn content_lengths_are_counted_however_the_bytes_are_cut() {
-        let head = b"\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nx: content-length: 3\r\ncontent-length:3\r\n\r\n\
+        let head =
+            b"\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nx: content-length: 3\r\ncontent-length:3\r\n\r\n\
                      content-length: 1\r\n";
         for cut in 0..head.len() {
             let mut scan = HeadScan::default();
