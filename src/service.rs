@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Uri;
@@ -16,10 +17,10 @@ use crate::engine::{Engine, EngineOptions, NamespaceOptions, SchedulerOptions};
 use crate::machine::{Limits, Policy};
 use crate::ops::{self, Readiness};
 use crate::processor::WoodyProcessor;
-use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError};
+use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError, WriterStats};
 use crate::storage::memory::Memory;
 use crate::storage::{Storage, StorageError};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, metrics as names};
 use crate::wire;
 use crate::woody::{Client, ClientSettings, Server, ServerSettings};
 
@@ -107,11 +108,20 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     let engine =
         Engine::start(storage.clone(), clock.clone(), snowflakes, &metrics, engine_options(&settings), namespaces);
 
+    let cached = engine.clone();
+    metrics.watch(names::CACHE_BYTES, move || cached.cached_bytes() as u64);
+    let connections = server.connections();
+    let (waiting, refused) = (connections.clone(), connections.clone());
+    metrics.watch(names::CONNECTIONS_OPEN, move || connections.open());
+    metrics.watch(names::CONNECTIONS_WAITING, move || waiting.waiting());
+    metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
+
     let default_processing_ms: HashMap<_, _> =
         settings.namespaces.iter().map(|it| (it.name.clone(), milliseconds(it.default_processing_timeout))).collect();
     let readiness = Arc::new(Readiness::default());
     let automaton = Arc::new(Automaton::new(engine.clone(), default_processing_ms));
-    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics).route("/v1/automaton", automaton);
+    let server =
+        ops::routes(server, &settings.service_name, readiness.clone(), metrics).route("/v1/automaton", automaton);
     readiness.set(true);
 
     let stop = CancellationToken::new();
@@ -127,7 +137,8 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
             readiness.set(false);
         };
         let drain = async {
-            let stopped = clock.timeout_at(clock.now().saturating_add(milliseconds(steps_may_take)), engine.stop()).await;
+            let stopped =
+                clock.timeout_at(clock.now().saturating_add(milliseconds(steps_may_take)), engine.stop()).await;
             if stopped.is_err() {
                 tracing::warn!("steps were still running when shutdown_timeout had passed; their result is unknown");
             }
@@ -153,10 +164,25 @@ async fn open_storage(settings: &StorageSettings, metrics: &Metrics) -> Result<A
             // Opening reads the journal back: not on a thread that serves others.
             let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
             let store = opened.map_err(|error| StartError::Runtime(format!("opening the store: {error}")))??;
-            metrics.watch_writer(store.stats());
+            watch_writer(metrics, store.stats());
             Ok(store)
         }
     }
+}
+
+fn watch_writer(metrics: &Metrics, stats: &Arc<WriterStats>) {
+    let watch = |watched, read: fn(&WriterStats) -> &AtomicU64| {
+        let stats = stats.clone();
+        metrics.watch(watched, move || read(&stats).load(Ordering::Relaxed));
+    };
+    watch(names::COMMIT_BATCHES, |stats| &stats.batches);
+    watch(names::COMMIT_WRITES, |stats| &stats.writes);
+    watch(names::COMMIT_OVERLAPPED, |stats| &stats.overlapped);
+    watch(names::COMMIT_BYTES, |stats| &stats.bytes);
+    watch(names::COMMIT_SYNC_MICROS, |stats| &stats.sync_micros);
+    watch(names::COMMIT_MAX_BATCH, |stats| &stats.max_batch);
+    watch(names::COMMIT_WAITING, |stats| &stats.waiting);
+    watch(names::STORAGE_FREE_BYTES, |stats| &stats.free_bytes);
 }
 
 fn namespace_options(

@@ -211,7 +211,9 @@ impl Service for Automaton {
             Remove::NAME => reply::<Remove>(seqid, self.remove(context, args::<Remove>(reader)?).await),
             Notify::NAME => reply::<Notify>(seqid, self.notify(context, args::<Notify>(reader)?).await),
             Modernize::NAME => reply::<Modernize>(seqid, self.modernize(args::<Modernize>(reader)?)),
-            _ => Err(woody::Error::bad_request(format!("thrift: unknown function: {}", String::from_utf8_lossy(&name)))),
+            _ => {
+                Err(woody::Error::bad_request(format!("thrift: unknown function: {}", String::from_utf8_lossy(&name))))
+            }
         }
     }
 }

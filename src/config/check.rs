@@ -90,9 +90,7 @@ impl Checked {
             .max_by(|(a, _), (b, _)| a.total_cmp(b));
         let instead = match nearest {
             Some((_, known)) => format!("write `{known}`, or leave it out"),
-            None => {
-                "leave it out, or begin its name with `x-` if it is a note of your own".to_owned()
-            }
+            None => "leave it out, or begin its name with `x-` if it is a note of your own".to_owned(),
         };
         let path = tree::show(&node.path);
         let problem = Problem::new(path, node.line, "is no key that exists", instead);
@@ -100,18 +98,10 @@ impl Checked {
     }
 
     fn notice(&mut self, node: &Node, text: String) {
-        self.report.notices.push(Notice {
-            path: tree::show(&node.path),
-            line: node.line,
-            text,
-        });
+        self.report.notices.push(Notice { path: tree::show(&node.path), line: node.line, text });
     }
 
     fn became(&mut self, node: &Node, became: Became) {
-        self.report.keys.push(KeyReport {
-            path: tree::show(&node.path),
-            line: node.line,
-            became,
-        });
+        self.report.keys.push(KeyReport { path: tree::show(&node.path), line: node.line, became });
     }
 }

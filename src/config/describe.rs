@@ -18,10 +18,7 @@ pub fn describe(settings: &Settings, report: &Report) -> String {
     }
     // INVARIANT: everything from here on is a comment, so that the whole stays a file. Writing to a String can't fail.
     out.push_str("\n# Of these, this release does not act on yet:\n");
-    for key in KEYS
-        .iter()
-        .filter(|key| matches!(key.fate, Fate::NotYet(..)))
-    {
+    for key in KEYS.iter().filter(|key| matches!(key.fate, Fate::NotYet(..))) {
         let _ = writeln!(out, "#   {}", key.path.replace('|', ", "));
     }
     if !report.notices.is_empty() {

@@ -16,17 +16,14 @@ const UNITS: [(&str, u64); 7] = [
 ];
 
 /// What the error messages tell people to write.
-pub(super) const HOW: &str =
-    "write digits and a unit of W, D, H, M (minutes), S, MS, MU (microseconds), like 30s";
+pub(super) const HOW: &str = "write digits and a unit of W, D, H, M (minutes), S, MS, MU (microseconds), like 30s";
 
 pub(super) const INFINITY: &str = "infinity";
 
 /// Reads `30s`; None if it is no duration, or one of more than 500,000 years.
 pub(super) fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = super::size::split(text)?;
-    let (_, micros) = UNITS
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    let (_, micros) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
     digits.checked_mul(*micros).map(Duration::from_micros)
 }
 
@@ -39,21 +36,14 @@ pub(super) fn format(duration: Duration) -> String {
     // INVARIANT: MU divides everything, so there is always a unit.
     let fits = |(_, unit): &&(&str, u64)| micros.is_multiple_of(u128::from(*unit));
     let (name, unit) = UNITS.iter().find(fits).unwrap_or(&UNITS[6]);
-    format!(
-        "{}{}",
-        micros / u128::from(*unit),
-        name.to_ascii_lowercase()
-    )
+    format!("{}{}", micros / u128::from(*unit), name.to_ascii_lowercase())
 }
 
 pub(super) fn text<S: Serializer>(duration: &Duration, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(&format(*duration))
 }
 
-pub(super) fn or_infinity<S: Serializer>(
-    duration: &Option<Duration>,
-    out: S,
-) -> Result<S::Ok, S::Error> {
+pub(super) fn or_infinity<S: Serializer>(duration: &Option<Duration>, out: S) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) => text(duration, out),
         None => out.serialize_str(INFINITY),
@@ -89,17 +79,7 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in [
-            "",
-            "30",
-            "s",
-            "-1s",
-            "1.5s",
-            "30 s",
-            "1s30ms",
-            "5y",
-            "99999999999999999W",
-        ] {
+        for text in ["", "30", "s", "-1s", "1.5s", "30 s", "1s30ms", "5y", "99999999999999999W"] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

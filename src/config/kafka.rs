@@ -204,10 +204,7 @@ pub(super) fn read(section: &Section<'_>) -> Vec<KafkaClient> {
 }
 
 fn client(section: &Section<'_>) -> KafkaClient {
-    section.require(
-        "endpoints",
-        "write a list of brokers, each a `host` and a `port`",
-    );
+    section.require("endpoints", "write a list of brokers, each a `host` and a `port`");
     let endpoints: Vec<_> = section.list("endpoints").iter().map(endpoint).collect();
     KafkaClient {
         name: section.name().to_owned(),
@@ -236,11 +233,7 @@ fn ssl(client: &Section<'_>) -> Option<KafkaSsl> {
     let section = client.section("ssl");
     let path = |key| section.text(key).map(PathBuf::from);
     let (certfile, keyfile, cacertfile) = (path("certfile"), path("keyfile"), path("cacertfile"));
-    section.is_there().then_some(KafkaSsl {
-        certfile,
-        keyfile,
-        cacertfile,
-    })
+    section.is_there().then_some(KafkaSsl { certfile, keyfile, cacertfile })
 }
 
 fn sasl(section: &Section<'_>) -> Option<KafkaSasl> {
@@ -257,9 +250,7 @@ fn sasl(section: &Section<'_>) -> Option<KafkaSasl> {
         return None;
     }
     let login = match file {
-        Some(file) => SaslLogin::File {
-            file: PathBuf::from(file),
-        },
+        Some(file) => SaslLogin::File { file: PathBuf::from(file) },
         None => {
             let instead = "write `file`, or `username` and `password`";
             section.require("username", instead);
@@ -275,16 +266,10 @@ fn sasl(section: &Section<'_>) -> Option<KafkaSasl> {
 
 fn producer(section: &Section<'_>) -> KafkaProducer {
     let default = KafkaProducer::default();
-    let compressions = [
-        ("no_compression", Compression::NoCompression),
-        ("gzip", Compression::Gzip),
-        ("snappy", Compression::Snappy),
-    ];
-    let acks = [
-        ("none", RequiredAcks::None),
-        ("leader_only", RequiredAcks::LeaderOnly),
-        ("all_isr", RequiredAcks::AllIsr),
-    ];
+    let compressions =
+        [("no_compression", Compression::NoCompression), ("gzip", Compression::Gzip), ("snappy", Compression::Snappy)];
+    let acks =
+        [("none", RequiredAcks::None), ("leader_only", RequiredAcks::LeaderOnly), ("all_isr", RequiredAcks::AllIsr)];
     let limit = |key, default| section.number(key, default, 1..=MANY);
     KafkaProducer {
         compression: section.choice("compression", default.compression, &compressions),

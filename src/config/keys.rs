@@ -57,8 +57,7 @@ const CONSUL: &str = "instances no longer meet through Consul";
 const RIAK: &str = "only the Riak storage had connections of that kind";
 const PROGRESSOR: &str = "only the progressor engine used it";
 const QUOTA: &str = "timers are taken up without a quota";
-const RETRIES: &str =
-    "what this policy is for does not happen in this release, or stops the service";
+const RETRIES: &str = "what this policy is for does not happen in this release, or stops the service";
 
 pub(super) const KEYS: &[Key] = &[
     // The node.
@@ -67,28 +66,13 @@ pub(super) const KEYS: &[Key] = &[
     key("dist_node_name", Ignored(ERLANG)),
     key("dist_port", Ignored(ERLANG)),
     key("erlang", Ignored(ERLANG)),
-    key(
-        "process_registry",
-        Ignored("machines live in the instance that owns them"),
-    ),
+    key("process_registry", Ignored("machines live in the instance that owns them")),
     key("consuela", Ignored(CONSUL)),
     key("consul", Ignored(CONSUL)),
-    key(
-        "metrics",
-        Ignored("metrics are fetched from /metrics, nothing pushes them"),
-    ),
-    key(
-        "opentelemetry",
-        Ignored("the environment's OTEL_* variables say where traces go"),
-    ),
+    key("metrics", Ignored("metrics are fetched from /metrics, nothing pushes them")),
+    key("opentelemetry", Ignored("the environment's OTEL_* variables say where traces go")),
     key("postgres|progressor|canal", Ignored(PROGRESSOR)),
-    key(
-        "cluster",
-        NotYet(
-            if_empty,
-            "this release runs as one instance, so start exactly one",
-        ),
-    ),
+    key("cluster", NotYet(if_empty, "this release runs as one instance, so start exactly one")),
     key("cluster.discovery", Used),
     key("cluster.discovery.type", Used),
     key("cluster.discovery.options", Used),
@@ -96,10 +80,7 @@ pub(super) const KEYS: &[Key] = &[
     key("cluster.reconnect_timeout", Used),
     // The API.
     key("woody_server", Used),
-    key(
-        "woody_server.ip|port|max_concurrent_connections|http_keep_alive_timeout|idle_timeout|max_body_size",
-        Used,
-    ),
+    key("woody_server.ip|port|max_concurrent_connections|http_keep_alive_timeout|idle_timeout|max_body_size", Used),
     key(
         "woody_server.shutdown_timeout",
         Differently("it bounds the steps that still run; idle connections are not waited for"),
@@ -114,37 +95,19 @@ pub(super) const KEYS: &[Key] = &[
     key("limits.scheduler_tasks", NotYet(never, QUOTA)),
     key(
         "limits.process_heap",
-        NotYet(
-            never,
-            "requests have no heap of their own; woody_server.max_body_size bounds them",
-        ),
+        NotYet(never, "requests have no heap of their own; woody_server.max_body_size bounds them"),
     ),
-    key(
-        "limits.disk",
-        NotYet(
-            never,
-            "/health does not watch the disk; storage.free_space_reserve refuses writes",
-        ),
-    ),
+    key("limits.disk", NotYet(never, "/health does not watch the disk; storage.free_space_reserve refuses writes")),
     key("limits.disk.path|value", Used),
-    key(
-        "limits.memory",
-        NotYet(never, "/health does not watch the memory"),
-    ),
+    key("limits.memory", NotYet(never, "/health does not watch the memory")),
     key("limits.memory.type|value", Used),
     // Logs.
     key("logging", Used),
     key("logging.root|json_log|out_type|level", Used),
-    key(
-        "logging.burst_limit_enable|sync_mode_qlen|drop_mode_qlen|flush_qlen",
-        Ignored(ERLANG_LOGGER),
-    ),
+    key("logging.burst_limit_enable|sync_mode_qlen|drop_mode_qlen|flush_qlen", Ignored(ERLANG_LOGGER)),
     key("logging.formatter", Used),
     key("logging.formatter.level_map", Used),
-    key(
-        "logging.formatter.max_length|max_printable_string_length",
-        NotYet(never, "log lines are written whole"),
-    ),
+    key("logging.formatter.max_length|max_printable_string_length", NotYet(never, "log lines are written whole")),
     // Storage.
     key("storage", Used),
     key("storage.type|path|free_space_reserve", Used),
@@ -180,82 +143,38 @@ pub(super) const KEYS: &[Key] = &[
     key("namespaces.*", Used),
     key("namespaces.*.engine|protocol", Used),
     key("namespaces.*.processor", Used),
-    key(
-        "namespaces.*.processor.url|pool_size|http_keep_alive_timeout",
-        Used,
-    ),
-    key(
-        "namespaces.*.default_processing_timeout|timer_processing_timeout",
-        Used,
-    ),
-    key(
-        "namespaces.*.reschedule_timeout",
-        Ignored("nothing ever used it"),
-    ),
-    key(
-        "namespaces.*.hibernate_timeout",
-        Ignored("an idle machine holds no memory that hibernating would free"),
-    ),
+    key("namespaces.*.processor.url|pool_size|http_keep_alive_timeout", Used),
+    key("namespaces.*.default_processing_timeout|timer_processing_timeout", Used),
+    key("namespaces.*.reschedule_timeout", Ignored("nothing ever used it")),
+    key("namespaces.*.hibernate_timeout", Ignored("an idle machine holds no memory that hibernating would free")),
     key("namespaces.*.unload_timeout", Used),
     key(
         "namespaces.*.shutdown_timeout",
-        Differently(
-            "it bounds the steps that still run; at its end they are left to be found again at the next start",
-        ),
+        Differently("it bounds the steps that still run; at its end they are left to be found again at the next start"),
     ),
-    key(
-        "namespaces.*.suicide_probability",
-        NotYet(if_zero, "nothing is killed"),
-    ),
-    key(
-        "namespaces.*.event_stash_size",
-        Ignored("events and record are one commit, so there is nothing to stash"),
-    ),
+    key("namespaces.*.suicide_probability", NotYet(if_zero, "nothing is killed")),
+    key("namespaces.*.event_stash_size", Ignored("events and record are one commit, so there is nothing to stash")),
     key(
         "namespaces.*.honour_timer_timeout",
-        NotYet(
-            if_false,
-            "a timer's own timeout stays unused, as in the original",
-        ),
+        NotYet(if_false, "a timer's own timeout stays unused, as in the original"),
     ),
-    key(
-        "namespaces.*.strict_ranges",
-        NotYet(if_false, "EventNotFound is not thrown, as in the original"),
-    ),
+    key("namespaces.*.strict_ranges", NotYet(if_false, "EventNotFound is not thrown, as in the original")),
     key("namespaces.*.retries", Used),
     key("namespaces.*.retries.timers", Used),
-    key(
-        "namespaces.*.retries.storage|continuation",
-        NotYet(never, RETRIES),
-    ),
+    key("namespaces.*.retries.storage|continuation", NotYet(never, RETRIES)),
     key(
         "namespaces.*.retries.processor",
-        NotYet(
-            never,
-            "the original reads it and uses it for nothing, and so does this",
-        ),
+        NotYet(never, "the original reads it and uses it for nothing, and so does this"),
     ),
     key(
         "namespaces.*.retries.storage|timers|processor|continuation.type|factor|timeout|max_timeout|timeouts|jitter|timecap",
         Used,
     ),
-    key(
-        "namespaces.*.retries.storage|timers|processor|continuation.timeouts.[]",
-        Used,
-    ),
-    key(
-        "namespaces.*.retries.storage|timers|processor|continuation.max_retries",
-        Used,
-    ),
-    key(
-        "namespaces.*.retries.storage|timers|processor|continuation.max_retries.max_total_timeout",
-        Used,
-    ),
+    key("namespaces.*.retries.storage|timers|processor|continuation.timeouts.[]", Used),
+    key("namespaces.*.retries.storage|timers|processor|continuation.max_retries", Used),
+    key("namespaces.*.retries.storage|timers|processor|continuation.max_retries.max_total_timeout", Used),
     key("namespaces.*.timers|overseer|notification", Used),
-    key(
-        "namespaces.*.timers|overseer|notification.scan_interval|scan_limit|capacity|min_scan_delay",
-        Used,
-    ),
+    key("namespaces.*.timers|overseer|notification.scan_interval|scan_limit|capacity|min_scan_delay", Used),
     key(
         "namespaces.*.notification.scan_handicap|scan_cutoff|reschedule_time",
         Differently("it is the time that it says; the original read the milliseconds as seconds"),
@@ -305,9 +224,7 @@ pub(super) fn names_below(path: &[String]) -> Option<Vec<&'static str>> {
 
 /// Whether the table says anything about what is below a path; otherwise its reader does.
 pub(super) fn has_below(path: &[String]) -> bool {
-    KEYS.iter()
-        .map(Key::split)
-        .any(|(parent, _)| matches_all(parent, path))
+    KEYS.iter().map(Key::split).any(|(parent, _)| matches_all(parent, path))
 }
 
 // === impl Key ===

@@ -34,18 +34,11 @@ impl Lines {
             }
             block_text_below = None;
             while let Some(after) = rest.strip_prefix("- ") {
-                while stack
-                    .last()
-                    .is_some_and(|f| f.column > column || (f.column == column && f.is_item))
-                {
+                while stack.last().is_some_and(|f| f.column > column || (f.column == column && f.is_item)) {
                     stack.pop();
                 }
                 let count = items.entry(path(&stack)).or_default();
-                stack.push(Frame {
-                    column,
-                    is_item: true,
-                    name: format!("[{count}]"),
-                });
+                stack.push(Frame { column, is_item: true, name: format!("[{count}]") });
                 *count += 1;
                 lines.note(&stack, number);
                 rest = after.trim_start_matches(' ');
@@ -57,11 +50,7 @@ impl Lines {
             while stack.last().is_some_and(|f| f.column >= column) {
                 stack.pop();
             }
-            stack.push(Frame {
-                column,
-                is_item: false,
-                name,
-            });
+            stack.push(Frame { column, is_item: false, name });
             lines.note(&stack, number);
             if value.starts_with(['|', '>']) {
                 block_text_below = Some(column);
@@ -72,9 +61,7 @@ impl Lines {
 
     /// The line of a key, counted from 1, or of the nearest key above it that was found.
     pub(super) fn line(&self, path: &[String]) -> Option<usize> {
-        (1..=path.len())
-            .rev()
-            .find_map(|n| self.0.get(&path[..n]).copied())
+        (1..=path.len()).rev().find_map(|n| self.0.get(&path[..n]).copied())
     }
 
     fn note(&mut self, stack: &[Frame], number: usize) {
@@ -92,9 +79,7 @@ fn key(text: &str) -> Option<(String, &str)> {
     let (name, rest) = match quote {
         Some(quote) => text[1..].split_once(quote)?,
         None => {
-            let end = text
-                .find(": ")
-                .or(text.trim_end().strip_suffix(':').map(str::len))?;
+            let end = text.find(": ").or(text.trim_end().strip_suffix(':').map(str::len))?;
             text.split_at(end)
         }
     };

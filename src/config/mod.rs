@@ -29,45 +29,32 @@ use std::path::Path;
 
 pub use describe::describe;
 pub use kafka::{
-    Compression, KafkaClient, KafkaEndpoint, KafkaProducer, KafkaSasl, KafkaSsl, RequiredAcks,
-    SaslLogin, SaslMechanism, Secret,
+    Compression, KafkaClient, KafkaEndpoint, KafkaProducer, KafkaSasl, KafkaSsl, RequiredAcks, SaslLogin,
+    SaslMechanism, Secret,
 };
-pub use namespaces::{
-    NamespaceSettings, NotificationSettings, OverseerSettings, ProcessorSettings, TimersSettings,
-};
+pub use namespaces::{NamespaceSettings, NotificationSettings, OverseerSettings, ProcessorSettings, TimersSettings};
 pub use report::{Became, ConfigErrors, KeyReport, Notice, Problem, Report};
 pub use retries::Retries;
 pub use settings::{
-    ClusterSettings, DiskLimit, DnsDiscovery, DnsOptions, LimitsSettings, LogFormatter, LogLevel,
-    LogOutput, LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight,
-    WoodyServerSettings, WorkerSettings,
+    ClusterSettings, DiskLimit, DnsDiscovery, DnsOptions, LimitsSettings, LogFormatter, LogLevel, LogOutput,
+    LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
 pub use storage::{EmbeddedSettings, StorageSettings};
 
 /// Reads a file, with the variables of the process's environment.
 pub fn load(path: &Path) -> Result<(Settings, Report), ConfigErrors> {
-    let from_file = |problems| ConfigErrors {
-        file: Some(path.to_owned()),
-        problems,
-    };
+    let from_file = |problems| ConfigErrors { file: Some(path.to_owned()), problems };
     let text = std::fs::read_to_string(path).map_err(|error| {
         let wrong = format!("can't be read: {error}");
         let instead = "name a configuration file that is there";
         from_file(vec![Problem::new("", None, wrong, instead)])
     })?;
-    parse(&text, &|name: &str| std::env::var(name).ok())
-        .map_err(|errors| from_file(errors.problems))
+    parse(&text, &|name: &str| std::env::var(name).ok()).map_err(|errors| from_file(errors.problems))
 }
 
 /// Reads a text; `env` looks up the variables for `${VAR}`.
-pub fn parse(
-    text: &str,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<(Settings, Report), ConfigErrors> {
-    let failed = |problems| ConfigErrors {
-        file: None,
-        problems,
-    };
+pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<(Settings, Report), ConfigErrors> {
+    let failed = |problems| ConfigErrors { file: None, problems };
     let root = tree::read(text).map_err(failed)?;
     let mut checked = check::check(&root);
     let reading = reader::Reading::new(env);

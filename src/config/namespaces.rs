@@ -212,10 +212,7 @@ pub(super) fn read(section: &Section<'_>) -> Vec<NamespaceSettings> {
 
 fn namespace(section: &Section<'_>) -> NamespaceSettings {
     if !(1..=255).contains(&section.name().len()) {
-        section.wrong(
-            "has a name that is empty or too long",
-            "name it in 1 to 255 bytes",
-        );
+        section.wrong("has a name that is empty or too long", "name it in 1 to 255 bytes");
     }
     engine(section);
     protocol(section);
@@ -223,27 +220,14 @@ fn namespace(section: &Section<'_>) -> NamespaceSettings {
     let time = |key, default| section.pause(key, default);
     NamespaceSettings {
         processor: processor(&section.section("processor"), default.processor),
-        default_processing_timeout: time(
-            "default_processing_timeout",
-            default.default_processing_timeout,
-        ),
-        timer_processing_timeout: time(
-            "timer_processing_timeout",
-            default.timer_processing_timeout,
-        ),
+        default_processing_timeout: time("default_processing_timeout", default.default_processing_timeout),
+        timer_processing_timeout: time("timer_processing_timeout", default.timer_processing_timeout),
         unload_timeout: section.duration("unload_timeout", default.unload_timeout),
-        shutdown_timeout: section
-            .duration_or_infinity("shutdown_timeout", default.shutdown_timeout),
+        shutdown_timeout: section.duration_or_infinity("shutdown_timeout", default.shutdown_timeout),
         retries: retries::read(&section.section("retries")),
-        timers: section
-            .unless_disabled("timers")
-            .map(|section| timers(&section)),
-        overseer: section
-            .unless_disabled("overseer")
-            .map(|section| overseer(&section)),
-        notification: section
-            .unless_disabled("notification")
-            .map(|section| notification(&section)),
+        timers: section.unless_disabled("timers").map(|section| timers(&section)),
+        overseer: section.unless_disabled("overseer").map(|section| overseer(&section)),
+        notification: section.unless_disabled("notification").map(|section| notification(&section)),
         suicide_probability: section.fraction("suicide_probability", 0.0, 0.0..=1.0),
         honour_timer_timeout: section.flag("honour_timer_timeout", false),
         strict_ranges: section.flag("strict_ranges", false),

@@ -45,19 +45,11 @@ pub(super) struct Item<'a> {
 
 impl<'e> Reading<'e> {
     pub(super) fn new(env: Env<'e>) -> Self {
-        Reading {
-            env,
-            found: RefCell::default(),
-        }
+        Reading { env, found: RefCell::default() }
     }
 
     pub(super) fn section<'a>(&'a self, root: &'a Node) -> Section<'a> {
-        Section {
-            node: Some(root),
-            path: Vec::new(),
-            line: None,
-            reading: self,
-        }
+        Section { node: Some(root), path: Vec::new(), line: None, reading: self }
     }
 
     pub(super) fn finish(self) -> Found {
@@ -114,10 +106,7 @@ impl<'a> Section<'a> {
             Some(Value::Text(text)) if text == "disabled" => return None,
             None | Some(Value::Map(_) | Value::Null) => {}
             Some(other) => {
-                section.wrong(
-                    format!("is {}", other.describe()),
-                    "write `disabled`, or a map of keys",
-                );
+                section.wrong(format!("is {}", other.describe()), "write `disabled`, or a map of keys");
             }
         }
         Some(section)
@@ -182,20 +171,11 @@ impl<'a> Section<'a> {
     }
 
     /// A whole number within bounds.
-    pub(super) fn number<T: TryFrom<i64>>(
-        &self,
-        key: &str,
-        default: T,
-        bounds: RangeInclusive<i64>,
-    ) -> T {
+    pub(super) fn number<T: TryFrom<i64>>(&self, key: &str, default: T, bounds: RangeInclusive<i64>) -> T {
         self.maybe_number(key, bounds).unwrap_or(default)
     }
 
-    pub(super) fn maybe_number<T: TryFrom<i64>>(
-        &self,
-        key: &str,
-        bounds: RangeInclusive<i64>,
-    ) -> Option<T> {
+    pub(super) fn maybe_number<T: TryFrom<i64>>(&self, key: &str, bounds: RangeInclusive<i64>) -> Option<T> {
         self.item(key)?.number(bounds)
     }
 
@@ -225,19 +205,14 @@ impl<'a> Section<'a> {
     pub(super) fn pause(&self, key: &str, default: Duration) -> Duration {
         let value = self.duration(key, default);
         if value.is_zero() {
-            self.place(key)
-                .wrong("is zero", "write a duration of at least 1ms");
+            self.place(key).wrong("is zero", "write a duration of at least 1ms");
             return default;
         }
         value
     }
 
     /// A duration or `infinity` (None).
-    pub(super) fn duration_or_infinity(
-        &self,
-        key: &str,
-        default: Option<Duration>,
-    ) -> Option<Duration> {
+    pub(super) fn duration_or_infinity(&self, key: &str, default: Option<Duration>) -> Option<Duration> {
         let Some(item) = self.item(key) else {
             return default;
         };
@@ -320,16 +295,12 @@ impl<'a> Section<'a> {
         let mut path = self.path.clone();
         path.push(key.to_owned());
         self.reading.found.borrow_mut().asked.insert(path.clone());
-        Section {
-            node,
-            path,
-            line: node.and_then(|node| node.line).or(self.line),
-            reading: self.reading,
-        }
+        Section { node, path, line: node.and_then(|node| node.line).or(self.line), reading: self.reading }
     }
 }
 
-const INSTEAD_OF_INFINITY: &str = "write `infinity`, or digits and a unit of W, D, H, M (minutes), S, MS, MU (microseconds), like 30s";
+const INSTEAD_OF_INFINITY: &str =
+    "write `infinity`, or digits and a unit of W, D, H, M (minutes), S, MS, MU (microseconds), like 30s";
 
 // === impl Item ===
 
@@ -413,10 +384,7 @@ fn interpolate(text: &str, env: Env<'_>) -> Result<String, (String, String)> {
     while let Some((before, after)) = rest.split_once("${") {
         result.push_str(before);
         let Some((name, behind)) = after.split_once('}') else {
-            return Err((
-                "has a `${` without its `}`".to_owned(),
-                "write `${VARIABLE}`".to_owned(),
-            ));
+            return Err(("has a `${` without its `}`".to_owned(), "write `${VARIABLE}`".to_owned()));
         };
         let Some(value) = env(name) else {
             return Err((

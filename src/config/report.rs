@@ -78,12 +78,7 @@ impl Problem {
         wrong: impl Into<String>,
         instead: impl Into<String>,
     ) -> Self {
-        Problem {
-            path: path.into(),
-            line,
-            wrong: wrong.into(),
-            instead: instead.into(),
-        }
+        Problem { path: path.into(), line, wrong: wrong.into(), instead: instead.into() }
     }
 }
 

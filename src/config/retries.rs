@@ -41,9 +41,7 @@ enum Type {
 
 impl Default for Retries {
     fn default() -> Self {
-        let doubling = |max_retries, timeout, max| {
-            RetryPolicy::exponential(max_retries, 2.0, timeout, Some(max))
-        };
+        let doubling = |max_retries, timeout, max| RetryPolicy::exponential(max_retries, 2.0, timeout, Some(max));
         let minute = Duration::from_secs(60);
         let short = Duration::from_millis(10);
         Retries {
@@ -68,26 +66,16 @@ pub(super) fn read(section: &Section<'_>) -> Retries {
 fn policy(section: &Section<'_>, default: RetryPolicy) -> RetryPolicy {
     // Every default is exponential, so every key has a default to go over except `timeouts`.
     let (factor, timeout, max_timeout) = match default.pattern {
-        Pattern::Exponential {
-            factor,
-            timeout,
-            max_timeout,
-        } => (factor, timeout, max_timeout),
+        Pattern::Exponential { factor, timeout, max_timeout } => (factor, timeout, max_timeout),
         Pattern::Linear { timeout } => (1.0, timeout, None),
         Pattern::Intervals(_) => (1.0, Duration::from_secs(1), None),
     };
-    let types = [
-        ("linear", Type::Linear),
-        ("exponential", Type::Exponential),
-        ("intervals", Type::Intervals),
-    ];
+    let types = [("linear", Type::Linear), ("exponential", Type::Exponential), ("intervals", Type::Intervals)];
     let chosen = section.choice("type", Type::Exponential, &types);
     let factor = section.fraction("factor", factor, 1.0..=1_000_000.0);
     let timeout = section.pause("timeout", timeout);
     let max_timeout = section.duration_or_infinity("max_timeout", max_timeout);
-    let max_retries = section
-        .item("max_retries")
-        .and_then(|item| max_retries(section, &item));
+    let max_retries = section.item("max_retries").and_then(|item| max_retries(section, &item));
     let timeouts = section.item("timeouts").and_then(|item| {
         let timeouts = item.durations()?;
         if timeouts.is_empty() {
@@ -104,19 +92,12 @@ fn policy(section: &Section<'_>, default: RetryPolicy) -> RetryPolicy {
         Type::Intervals => &["factor", "timeout", "max_timeout", "max_retries"],
     };
     for key in idle.iter().filter(|key| section.has(key)) {
-        let name = types
-            .iter()
-            .find(|(_, kind)| *kind == chosen)
-            .map_or("", |(name, _)| name);
+        let name = types.iter().find(|(_, kind)| *kind == chosen).map_or("", |(name, _)| name);
         section.notice_key(key, format!("has no effect with `type: {name}`"));
     }
     let pattern = match chosen {
         Type::Linear => Pattern::Linear { timeout },
-        Type::Exponential => Pattern::Exponential {
-            factor,
-            timeout,
-            max_timeout,
-        },
+        Type::Exponential => Pattern::Exponential { factor, timeout, max_timeout },
         Type::Intervals => {
             section.require("timeouts", "write a list of durations, like [1s, 10s, 1m]");
             Pattern::Intervals(timeouts.unwrap_or_default())
@@ -159,11 +140,7 @@ fn policy_as_map<S: Serializer>(policy: &RetryPolicy, out: S) -> Result<S::Ok, S
             map.serialize_entry("timeout", &duration::format(*timeout))?;
             true
         }
-        Pattern::Exponential {
-            factor,
-            timeout,
-            max_timeout,
-        } => {
+        Pattern::Exponential { factor, timeout, max_timeout } => {
             map.serialize_entry("type", "exponential")?;
             map.serialize_entry("factor", factor)?;
             map.serialize_entry("timeout", &duration::format(*timeout))?;

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use super::reader::Section;
 use super::settings::{
-    ClusterSettings, DiskLimit, DnsDiscovery, DnsOptions, LimitsSettings, LogFormatter, LogLevel,
-    LogOutput, LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight,
-    WoodyServerSettings, WorkerSettings,
+    ClusterSettings, DiskLimit, DnsDiscovery, DnsOptions, LimitsSettings, LogFormatter, LogLevel, LogOutput,
+    LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
 use super::tree::Value;
 use super::{kafka, namespaces, storage};
@@ -16,16 +15,7 @@ use super::{kafka, namespaces, storage};
 /// Beyond this a bound bounds nothing.
 pub(super) const MANY: i64 = 1_000_000;
 
-const SEVERITIES: [&str; 8] = [
-    "emergency",
-    "alert",
-    "critical",
-    "error",
-    "warning",
-    "notice",
-    "info",
-    "debug",
-];
+const SEVERITIES: [&str; 8] = ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
 
 pub(super) fn read(root: &Section<'_>) -> Settings {
     let default = Settings::default_with(storage::read(&root.section("storage")));
@@ -58,11 +48,9 @@ fn woody_server(section: &Section<'_>) -> WoodyServerSettings {
             default.max_concurrent_connections,
             1..=MANY,
         ),
-        http_keep_alive_timeout: section
-            .pause("http_keep_alive_timeout", default.http_keep_alive_timeout),
+        http_keep_alive_timeout: section.pause("http_keep_alive_timeout", default.http_keep_alive_timeout),
         idle_timeout: section.duration_or_infinity("idle_timeout", default.idle_timeout),
-        shutdown_timeout: section
-            .duration_or_infinity("shutdown_timeout", default.shutdown_timeout),
+        shutdown_timeout: section.duration_or_infinity("shutdown_timeout", default.shutdown_timeout),
         max_body_size: section.size("max_body_size", default.max_body_size, 1 << 10..=1 << 30),
     }
 }
@@ -79,10 +67,7 @@ fn worker(section: &Section<'_>) -> WorkerSettings {
 fn limits(section: &Section<'_>) -> LimitsSettings {
     let default = LimitsSettings::default();
     let steps = section.section("steps_in_flight");
-    let (total, per_namespace) = (
-        default.steps_in_flight.total,
-        default.steps_in_flight.per_namespace,
-    );
+    let (total, per_namespace) = (default.steps_in_flight.total, default.steps_in_flight.per_namespace);
     LimitsSettings {
         step_size: section.size("step_size", default.step_size, 64 << 10..=1 << 30),
         value_depth: section.number("value_depth", default.value_depth, 64..=10_000),
@@ -101,17 +86,11 @@ fn limits(section: &Section<'_>) -> LimitsSettings {
 fn disk(section: &Section<'_>) -> Option<DiskLimit> {
     let path = section.text("path").unwrap_or_else(|| "/".to_owned());
     let value = share(section)?;
-    Some(DiskLimit {
-        path: PathBuf::from(path),
-        value,
-    })
+    Some(DiskLimit { path: PathBuf::from(path), value })
 }
 
 fn memory(section: &Section<'_>) -> Option<MemoryLimit> {
-    let kinds = [
-        ("total", MemoryKind::Total),
-        ("cgroups", MemoryKind::Cgroups),
-    ];
+    let kinds = [("total", MemoryKind::Total), ("cgroups", MemoryKind::Cgroups)];
     let kind = section.choice("type", MemoryKind::Total, &kinds);
     let value = share(section)?;
     Some(MemoryLimit { kind, value })
@@ -175,20 +154,13 @@ fn cluster(section: &Section<'_>) -> Option<ClusterSettings> {
         DnsDiscovery {
             kind: discovery.choice("type", "dns", &[("dns", "dns")]),
             options: DnsOptions {
-                domain_name: options.required_text(
-                    "domain_name",
-                    "write the name whose records are the instances",
-                ),
-                sname: options
-                    .required_text("sname", "write the first part of the instances' names"),
+                domain_name: options.required_text("domain_name", "write the name whose records are the instances"),
+                sname: options.required_text("sname", "write the first part of the instances' names"),
             },
         }
     });
     let reconnect_timeout = reconnect_timeout(section);
-    section.is_there().then_some(ClusterSettings {
-        discovery: dns,
-        reconnect_timeout,
-    })
+    section.is_there().then_some(ClusterSettings { discovery: dns, reconnect_timeout })
 }
 
 /// The one duration that is a plain number: the original takes it as a number or as digits in a text.

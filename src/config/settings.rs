@@ -34,10 +34,7 @@ pub struct Settings {
     /// `storage`: where machines are kept. No default.
     pub storage: StorageSettings,
     /// `kafka`: the clients by name, in the order of the file. Default none.
-    #[serde(
-        skip_serializing_if = "Vec::is_empty",
-        serialize_with = "kafka::as_map"
-    )]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "kafka::as_map")]
     pub kafka: Vec<KafkaClient>,
     /// `namespaces`: in the order of the file. At least one, no default.
     #[serde(serialize_with = "namespaces::as_map")]
@@ -92,10 +89,7 @@ pub struct LimitsSettings {
     /// `scheduler_tasks`: timers and the like being worked off at once, 1 to 1,000,000. Default 5000. Not acted on yet.
     pub scheduler_tasks: usize,
     /// `process_heap`: bytes of heap of one request. Default None: no bound. Not acted on yet.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "size::text_if_any"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "size::text_if_any")]
     pub process_heap: Option<u64>,
     /// `disk`: when `/health` turns critical. Default None: never. Not acted on yet.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -273,10 +267,7 @@ impl Default for WoodyServerSettings {
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        WorkerSettings {
-            message_queue_len_limit: 500,
-            machine_queue_limit: 10_000,
-        }
+        WorkerSettings { message_queue_len_limit: 500, machine_queue_limit: 10_000 }
     }
 }
 
@@ -297,10 +288,7 @@ impl Default for LimitsSettings {
 
 impl Default for StepsInFlight {
     fn default() -> Self {
-        StepsInFlight {
-            total: 10_000,
-            per_namespace: 5000,
-        }
+        StepsInFlight { total: 10_000, per_namespace: 5000 }
     }
 }
 
@@ -318,10 +306,6 @@ impl Default for LoggingSettings {
 
 impl Default for LogFormatter {
     fn default() -> Self {
-        LogFormatter {
-            max_length: 1000,
-            max_printable_string_length: 1000,
-            level_map: BTreeMap::new(),
-        }
+        LogFormatter { max_length: 1000, max_printable_string_length: 1000, level_map: BTreeMap::new() }
     }
 }

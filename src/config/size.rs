@@ -2,14 +2,7 @@
 
 use serde::Serializer;
 
-const UNITS: [(&str, u32); 6] = [
-    ("P", 50),
-    ("T", 40),
-    ("G", 30),
-    ("M", 20),
-    ("K", 10),
-    ("B", 0),
-];
+const UNITS: [(&str, u32); 6] = [("P", 50), ("T", 40), ("G", 30), ("M", 20), ("K", 10), ("B", 0)];
 
 /// What the error messages tell people to write.
 pub(super) const HOW: &str = "write digits and a unit of B, K, M, G, T, P (1024-based), like 64M";
@@ -25,9 +18,7 @@ pub(super) fn split(text: &str) -> Option<(u64, &str)> {
 /// Reads `64M` as bytes; None if it is no size or does not fit 64 bits.
 pub(super) fn parse(text: &str) -> Option<u64> {
     let (digits, unit) = split(text)?;
-    let (_, shift) = UNITS
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    let (_, shift) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
     digits.checked_mul(1 << shift)
 }
 

@@ -36,10 +36,7 @@ const DEFAULT_RESERVE: u64 = 512 << 20;
 impl StorageSettings {
     /// In this directory, with the defaults.
     pub fn embedded(path: impl Into<PathBuf>) -> Self {
-        StorageSettings::Embedded(EmbeddedSettings {
-            path: path.into(),
-            free_space_reserve: DEFAULT_RESERVE,
-        })
+        StorageSettings::Embedded(EmbeddedSettings { path: path.into(), free_space_reserve: DEFAULT_RESERVE })
     }
 }
 
@@ -67,8 +64,7 @@ pub(super) fn read(section: &Section<'_>) -> StorageSettings {
         Some("memory") => {
             for key in ["path", "free_space_reserve"] {
                 if section.has(key) {
-                    section
-                        .notice_key(key, "has no effect: `type: memory` keeps nothing on a disk");
+                    section.notice_key(key, "has no effect: `type: memory` keeps nothing on a disk");
                 }
             }
             StorageSettings::Memory

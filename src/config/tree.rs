@@ -35,17 +35,9 @@ struct Builder {
 pub(super) fn read(text: &str) -> Result<Node, Vec<Problem>> {
     let yaml: Yaml = yaml_serde::from_str(text).map_err(|error| {
         let line = error.location().map(|at| at.line());
-        vec![Problem::new(
-            "",
-            line,
-            format!("is not readable as YAML: {error}"),
-            "mend the YAML",
-        )]
+        vec![Problem::new("", line, format!("is not readable as YAML: {error}"), "mend the YAML")]
     })?;
-    let mut builder = Builder {
-        lines: Lines::of(text),
-        problems: Vec::new(),
-    };
+    let mut builder = Builder { lines: Lines::of(text), problems: Vec::new() };
     let mut root = builder.node(Vec::new(), yaml);
     if !builder.problems.is_empty() {
         return Err(builder.problems);
@@ -122,12 +114,7 @@ impl Builder {
         Node { path, line, value }
     }
 
-    fn map(
-        &mut self,
-        path: &[String],
-        line: Option<usize>,
-        map: yaml_serde::Mapping,
-    ) -> Vec<(String, Node)> {
+    fn map(&mut self, path: &[String], line: Option<usize>, map: yaml_serde::Mapping) -> Vec<(String, Node)> {
         let mut entries: Vec<(String, Node)> = Vec::new();
         let mut merges = Vec::new();
         for (key, value) in map {
@@ -156,12 +143,7 @@ impl Builder {
             for source in sources {
                 let Yaml::Mapping(source) = source else {
                     let wrong = "merges (`<<`) something that is no map";
-                    self.problem(
-                        path,
-                        line,
-                        wrong,
-                        "name an anchor of a map, like `<<: *defaults`",
-                    );
+                    self.problem(path, line, wrong, "name an anchor of a map, like `<<: *defaults`");
                     continue;
                 };
                 // The map's own keys win over merged ones, and earlier sources over later ones.
@@ -175,13 +157,7 @@ impl Builder {
         entries
     }
 
-    fn problem(
-        &mut self,
-        path: &[String],
-        line: Option<usize>,
-        wrong: impl Into<String>,
-        instead: &str,
-    ) {
+    fn problem(&mut self, path: &[String], line: Option<usize>, wrong: impl Into<String>, instead: &str) {
         let problem = Problem::new(show(path), line, wrong, instead);
         self.problems.push(problem);
     }

@@ -27,11 +27,7 @@ pub enum Pattern {
     /// The same delay each time.
     Linear { timeout: Duration },
     /// Each delay is the last one times `factor` (at least 1), up to `max_timeout` (None: unbounded).
-    Exponential {
-        factor: f64,
-        timeout: Duration,
-        max_timeout: Option<Duration>,
-    },
+    Exponential { factor: f64, timeout: Duration, max_timeout: Option<Duration> },
     /// Exactly these delays, in order.
     Intervals(Vec<Duration>),
 }
@@ -56,20 +52,8 @@ impl RetryPolicy {
     }
 
     /// Delays that grow by `factor` (anything below 1 counts as 1) up to `max_timeout`.
-    pub fn exponential(
-        max_retries: MaxRetries,
-        factor: f64,
-        timeout: Duration,
-        max_timeout: Option<Duration>,
-    ) -> Self {
-        Self::new(
-            Pattern::Exponential {
-                factor,
-                timeout,
-                max_timeout,
-            },
-            max_retries,
-        )
+    pub fn exponential(max_retries: MaxRetries, factor: f64, timeout: Duration, max_timeout: Option<Duration>) -> Self {
+        Self::new(Pattern::Exponential { factor, timeout, max_timeout }, max_retries)
     }
 
     /// Exactly these delays, then the end.
@@ -78,12 +62,7 @@ impl RetryPolicy {
     }
 
     fn new(pattern: Pattern, max_retries: MaxRetries) -> Self {
-        RetryPolicy {
-            pattern,
-            max_retries,
-            jitter: Duration::ZERO,
-            timecap: None,
-        }
+        RetryPolicy { pattern, max_retries, jitter: Duration::ZERO, timecap: None }
     }
 
     /// With jitter of up to `epsilon`, both ways.
@@ -112,12 +91,7 @@ impl RetryPolicy {
     }
 
     /// As [`Self::delay`], with the timecap measured against `elapsed`, the time since the first try began.
-    pub fn delay_after(
-        &self,
-        attempt: u32,
-        elapsed: Duration,
-        jitter_unit: f64,
-    ) -> Option<Duration> {
+    pub fn delay_after(&self, attempt: u32, elapsed: Duration, jitter_unit: f64) -> Option<Duration> {
         let delay = self.jittered(attempt, jitter_unit)?;
         match self.timecap {
             Some(cap) if elapsed.saturating_add(delay) > cap => None,
@@ -130,19 +104,13 @@ impl RetryPolicy {
             _ if matches!(self.pattern, Pattern::Intervals(_)) => true,
             MaxRetries::Infinity => true,
             MaxRetries::Times(times) => attempt < times,
-            MaxRetries::TotalTimeout(total) => {
-                f64::from(attempt) < self.pattern.retries_within(total)
-            }
+            MaxRetries::TotalTimeout(total) => f64::from(attempt) < self.pattern.retries_within(total),
         };
         if !allowed {
             return None;
         }
         let base = self.pattern.base(attempt)?.as_secs_f64();
-        let unit = if unit.is_finite() {
-            unit.clamp(0.0, 1.0)
-        } else {
-            0.5
-        };
+        let unit = if unit.is_finite() { unit.clamp(0.0, 1.0) } else { 0.5 };
         let moved = base + self.jitter.as_secs_f64() * (2.0 * unit - 1.0);
         Some(seconds(moved))
     }
@@ -151,12 +119,7 @@ impl RetryPolicy {
 impl Default for RetryPolicy {
     /// The policy of a step that has none of its own: for ever, 10 ms doubling up to 60 s.
     fn default() -> Self {
-        Self::exponential(
-            MaxRetries::Infinity,
-            2.0,
-            Duration::from_millis(10),
-            Some(Duration::from_secs(60)),
-        )
+        Self::exponential(MaxRetries::Infinity, 2.0, Duration::from_millis(10), Some(Duration::from_secs(60)))
     }
 }
 
@@ -166,11 +129,7 @@ impl Pattern {
     fn base(&self, attempt: u32) -> Option<Duration> {
         match self {
             Pattern::Linear { timeout } => Some((*timeout).min(CEILING)),
-            Pattern::Exponential {
-                factor,
-                timeout,
-                max_timeout,
-            } => {
+            Pattern::Exponential { factor, timeout, max_timeout } => {
                 let grown = timeout.as_secs_f64() * growth(*factor).powf(f64::from(attempt));
                 let max = max_timeout.unwrap_or(CEILING);
                 Some(seconds(grown).min(max))
@@ -186,11 +145,7 @@ impl Pattern {
     fn retries_within(&self, total: Duration) -> f64 {
         match self {
             Pattern::Linear { timeout } => whole(total.as_secs_f64() / timeout.as_secs_f64()),
-            Pattern::Exponential {
-                factor,
-                timeout,
-                max_timeout,
-            } => {
+            Pattern::Exponential { factor, timeout, max_timeout } => {
                 let (first, total) = (timeout.as_secs_f64(), total.as_secs_f64());
                 let factor = growth(*factor);
                 let max = max_timeout.unwrap_or(CEILING).as_secs_f64();
@@ -223,20 +178,12 @@ impl Pattern {
 
 /// A factor below 1 would let delays shrink to nothing: a policy that was meant to be gentle would hammer.
 fn growth(factor: f64) -> f64 {
-    if factor.is_finite() {
-        factor.max(1.0)
-    } else {
-        1.0
-    }
+    if factor.is_finite() { factor.max(1.0) } else { 1.0 }
 }
 
 /// Rounds down, forgiving what floating point lost of an exact quotient. 0/0 is a zero delay in no time: any number.
 fn whole(quotient: f64) -> f64 {
-    if quotient.is_nan() {
-        f64::INFINITY
-    } else {
-        (quotient + 1e-9).floor()
-    }
+    if quotient.is_nan() { f64::INFINITY } else { (quotient + 1e-9).floor() }
 }
 
 /// Seconds as a duration in whole microseconds, between zero and the ceiling.
@@ -260,9 +207,7 @@ mod tests {
     }
 
     fn retries(policy: &RetryPolicy) -> u32 {
-        (0..10_000_000)
-            .find(|n| policy.delay(*n, 0.5).is_none())
-            .expect("a policy with an end")
+        (0..10_000_000).find(|n| policy.delay(*n, 0.5).is_none()).expect("a policy with an end")
     }
 
     #[test]
@@ -278,15 +223,7 @@ mod tests {
             (
                 RetryPolicy::exponential(MaxRetries::Times(100), 2.0, ms(1000), Some(half_an_hour)),
                 &[0, 1, 2, 10, 11, 99, 100],
-                &[
-                    Some(1000),
-                    Some(2000),
-                    Some(4000),
-                    Some(1_024_000),
-                    Some(1_800_000),
-                    Some(1_800_000),
-                    None,
-                ],
+                &[Some(1000), Some(2000), Some(4000), Some(1_024_000), Some(1_800_000), Some(1_800_000), None],
             ),
             (
                 RetryPolicy::intervals(vec![ms(5), ms(50), ms(500)]),
@@ -308,18 +245,9 @@ mod tests {
     fn an_endless_policy_never_overflows() {
         let table = [
             (RetryPolicy::default(), ms(60_000)),
-            (
-                RetryPolicy::exponential(MaxRetries::Infinity, 2.0, ms(10), None),
-                CEILING,
-            ),
-            (
-                RetryPolicy::exponential(MaxRetries::Infinity, f64::MAX, ms(10), None),
-                CEILING,
-            ),
-            (
-                RetryPolicy::linear(MaxRetries::Infinity, Duration::MAX),
-                CEILING,
-            ),
+            (RetryPolicy::exponential(MaxRetries::Infinity, 2.0, ms(10), None), CEILING),
+            (RetryPolicy::exponential(MaxRetries::Infinity, f64::MAX, ms(10), None), CEILING),
+            (RetryPolicy::linear(MaxRetries::Infinity, Duration::MAX), CEILING),
         ];
         for (policy, expected) in table {
             assert_eq!(policy.delay(u32::MAX, 0.5), Some(expected), "{policy:?}");
@@ -338,23 +266,11 @@ mod tests {
             (RetryPolicy::exponential(total(149), 2.0, ms(10), None), 3),
             (RetryPolicy::exponential(total(150), 2.0, ms(10), None), 4),
             // 10 + 20 + 40, then 40 each.
-            (
-                RetryPolicy::exponential(total(150), 2.0, ms(10), Some(ms(40))),
-                5,
-            ),
-            (
-                RetryPolicy::exponential(total(100), 2.0, ms(10), Some(ms(5))),
-                20,
-            ),
-            (
-                RetryPolicy::exponential(total(100), 1.0, ms(10), Some(ms(50))),
-                10,
-            ),
+            (RetryPolicy::exponential(total(150), 2.0, ms(10), Some(ms(40))), 5),
+            (RetryPolicy::exponential(total(100), 2.0, ms(10), Some(ms(5))), 20),
+            (RetryPolicy::exponential(total(100), 1.0, ms(10), Some(ms(50))), 10),
             // The processor's default: 13 growing delays make 81.91 s, then 1438 of a minute.
-            (
-                RetryPolicy::exponential(total(86_400_000), 2.0, ms(10), Some(ms(60_000))),
-                13 + 1438,
-            ),
+            (RetryPolicy::exponential(total(86_400_000), 2.0, ms(10), Some(ms(60_000))), 13 + 1438),
         ];
         for (policy, expected) in table {
             assert_eq!(retries(&policy), expected, "{policy:?}");

@@ -1,6 +1,6 @@
 //! Every metric's name, help text, labels and buckets. Ids never become labels.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -27,6 +27,51 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     refusals: IntCounterVec,
     conflicts: IntCounterVec,
+    watched: Mutex<Vec<Show>>,
+}
+
+/// A number that another room counts for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    name: &'static str,
+    help: &'static str,
+    counts_up: bool,
+}
+
+struct Show(Box<dyn Fn() + Send + Sync>);
+
+pub const COMMIT_BATCHES: Watched = counter("machinegun_commit_batches_total", "Batches synced to the embedded store.");
+pub const COMMIT_WRITES: Watched = counter("machinegun_commit_writes_total", "Writes answered by the embedded store.");
+pub const COMMIT_OVERLAPPED: Watched = counter(
+    "machinegun_commit_overlapped_writes_total",
+    "Writes that were queued while a batch was being synced: the second of the two queues at work.",
+);
+pub const COMMIT_BYTES: Watched = counter("machinegun_commit_bytes_total", "Bytes handed to the embedded store.");
+pub const COMMIT_SYNC_MICROS: Watched =
+    counter("machinegun_commit_sync_microseconds_total", "Time spent writing and syncing batches.");
+pub const COMMIT_MAX_BATCH: Watched = gauge("machinegun_commit_max_batch", "The most writes in one batch so far.");
+pub const COMMIT_WAITING: Watched = gauge("machinegun_commit_waiting", "Writes that wait for the disk now.");
+pub const STORAGE_FREE_BYTES: Watched =
+    gauge("machinegun_storage_free_bytes", "Free bytes of the store's volume when last looked at.");
+pub const CACHE_BYTES: Watched = gauge("machinegun_cache_bytes", "Bytes that loaded machines hold, roughly.");
+pub const CONNECTIONS_OPEN: Watched = gauge("machinegun_connections", "Client connections being served.");
+pub const CONNECTIONS_WAITING: Watched =
+    gauge("machinegun_connections_waiting", "Client connections accepted that wait for a place.");
+pub const CONNECTIONS_REFUSED: Watched =
+    counter("machinegun_connections_refused_total", "Client connections answered 503 because too many waited.");
+
+const fn counter(name: &'static str, help: &'static str) -> Watched {
+    Watched { name, help, counts_up: true }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Watched {
+    Watched { name, help, counts_up: false }
+}
+
+impl std::fmt::Debug for Show {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Show")
+    }
 }
 
 /// One namespace's handles.
@@ -131,13 +176,29 @@ impl Metrics {
                 "Commits that found another one in their place; the step was done again.",
                 &["namespace"],
             ),
+            watched: Mutex::default(),
             registry,
         })
     }
 
-    /// For collectors of other rooms.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    /// Shows a number that another room counts for itself; it is read when the metrics are rendered.
+    pub fn watch(&self, watched: Watched, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        let Watched { name, help, counts_up } = watched;
+        let opts = Opts::new(name, help);
+        // Names are consts of this file, each used once per service: see above.
+        let show: Box<dyn Fn() + Send + Sync> = if counts_up {
+            let counter = IntCounter::with_opts(opts).expect("a valid counter");
+            self.registry.register(Box::new(counter.clone())).expect("a metric of its own");
+            Box::new(move || {
+                counter.reset();
+                counter.inc_by(read());
+            })
+        } else {
+            let gauge = IntGauge::with_opts(opts).expect("a valid gauge");
+            self.registry.register(Box::new(gauge.clone())).expect("a metric of its own");
+            Box::new(move || gauge.set(i64::try_from(read()).unwrap_or(i64::MAX)))
+        };
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Show(show));
     }
 
     pub fn namespace(&self, name: &str) -> NamespaceMetrics {
@@ -184,6 +245,9 @@ impl Metrics {
 
     /// The text that Prometheus scrapes.
     pub fn render(&self) -> Vec<u8> {
+        for Show(show) in self.watched.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            show();
+        }
         let mut text = Vec::new();
         // Writing text into memory fails only for a metric without a name; there is none.
         let written = TextEncoder::new().encode(&self.registry.gather(), &mut text);

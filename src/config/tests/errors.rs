@@ -5,8 +5,7 @@ use super::{LEAST, errors, messages, no_env};
 
 const URL: &str = "write the processor's address, like http://hellgate:8022/v1/stateproc/invoice";
 const EMBEDDED: &str = "write `storage: {type: embedded, path: /var/lib/machinegun}`";
-const DURATION: &str =
-    "write digits and a unit of W, D, H, M (minutes), S, MS, MU (microseconds), like 30s";
+const DURATION: &str = "write digits and a unit of W, D, H, M (minutes), S, MS, MU (microseconds), like 30s";
 const SIZE: &str = "write digits and a unit of B, K, M, G, T, P (1024-based), like 64M";
 
 /// A message of each file that is `LEAST` and one more line.
@@ -33,10 +32,7 @@ fn a_value_of_the_wrong_kind_says_what_to_write() {
         ("woody_server: {http_keep_alive_timeout: '5'}", &unit),
         ("woody_server: {http_keep_alive_timeout: 5}", &bare),
         ("woody_server: {max_body_size: 64MB}", &size),
-        (
-            "woody_server: {max_body_size: 2G}",
-            "line 3: woody_server.max_body_size is `2G`; write a size from 1K to 1G",
-        ),
+        ("woody_server: {max_body_size: 2G}", "line 3: woody_server.max_body_size is `2G`; write a size from 1K to 1G"),
         (
             "woody_server: {idle_timeout: forever}",
             "line 3: woody_server.idle_timeout is `forever`; write `infinity`, or digits and a unit of W, D, H, M (minutes), S, MS, MU (microseconds), like 30s",
@@ -49,26 +45,14 @@ fn a_value_of_the_wrong_kind_says_what_to_write() {
             "woody_server: {port: 65536}",
             "line 3: woody_server.port is the number 65536; write a whole number from 0 to 65535",
         ),
-        (
-            "woody_server: {port: '8022'}",
-            "line 3: woody_server.port is `8022`; write a whole number from 0 to 65535",
-        ),
+        ("woody_server: {port: '8022'}", "line 3: woody_server.port is `8022`; write a whole number from 0 to 65535"),
         (
             "woody_server: {ip: localhost}",
             "line 3: woody_server.ip is `localhost`; write an IPv4 or IPv6 address, like \"::\" or 127.0.0.1",
         ),
-        (
-            "woody_server: 8022",
-            "line 3: woody_server is the number 8022; write a map of keys",
-        ),
-        (
-            "service_name: 7",
-            "line 3: service_name is the number 7; write a text (numbers in quotes)",
-        ),
-        (
-            "service_name:",
-            "line 3: service_name has no value; write one, or leave the key out",
-        ),
+        ("woody_server: 8022", "line 3: woody_server is the number 8022; write a map of keys"),
+        ("service_name: 7", "line 3: service_name is the number 7; write a text (numbers in quotes)"),
+        ("service_name:", "line 3: service_name has no value; write one, or leave the key out"),
         (
             "snowflake_machine_id: 1024",
             "line 3: snowflake_machine_id is the number 1024; write a whole number from 0 to 1023",
@@ -107,10 +91,7 @@ fn a_value_of_the_wrong_kind_says_what_to_write() {
 #[test]
 fn an_unknown_key_is_an_error_with_the_nearest_right_name() {
     expect_of_more(&[
-        (
-            "wody_server: {}",
-            "line 3: wody_server is no key that exists; write `woody_server`, or leave it out",
-        ),
+        ("wody_server: {}", "line 3: wody_server is no key that exists; write `woody_server`, or leave it out"),
         (
             "woody_server: {shutdown-timeout: 5s}",
             "line 3: woody_server.shutdown-timeout is no key that exists; write `shutdown_timeout`, or leave it out",
@@ -122,8 +103,7 @@ fn an_unknown_key_is_an_error_with_the_nearest_right_name() {
     ]);
     expect_of_namespace(&[(
         "proccessor: {}",
-        "line 2: namespaces.ns.proccessor is no key that exists; write `processor`, or leave it out"
-            .to_owned(),
+        "line 2: namespaces.ns.proccessor is no key that exists; write `processor`, or leave it out".to_owned(),
     )]);
 }
 
@@ -172,39 +152,19 @@ fn a_storage_that_is_not_there_is_refused_with_what_to_write() {
     let table = [
         ("", "storage.type is missing", EMBEDDED),
         ("storage: {}", "line 2: storage.type is missing", EMBEDDED),
-        (
-            "storage: {type: embedded}",
-            "line 2: storage.path is missing",
-            EMBEDDED,
-        ),
-        (
-            "storage: {type: embedded, path: ''}",
-            "line 2: storage.path is empty",
-            EMBEDDED,
-        ),
+        ("storage: {type: embedded}", "line 2: storage.path is missing", EMBEDDED),
+        ("storage: {type: embedded, path: ''}", "line 2: storage.path is empty", EMBEDDED),
         (
             "storage: {type: riak, host: riak, port: 8078}",
             "line 2: storage.type is `riak`, which this service does not speak",
             "write `storage: {type: embedded, path: /var/lib/machinegun}`, and move the machines there",
         ),
-        (
-            "storage: {type: dynamodb}",
-            "line 2: storage.type is `dynamodb`, which is not built yet",
-            EMBEDDED,
-        ),
-        (
-            "storage: {type: rocksdb}",
-            "line 2: storage.type is `rocksdb`",
-            "write `embedded`, or `memory` for tests",
-        ),
+        ("storage: {type: dynamodb}", "line 2: storage.type is `dynamodb`, which is not built yet", EMBEDDED),
+        ("storage: {type: rocksdb}", "line 2: storage.type is `rocksdb`", "write `embedded`, or `memory` for tests"),
     ];
     for (storage, wrong, instead) in table {
         let text = format!("namespaces: {{ns: {{processor: {{url: 'http://p/'}}}}}}\n{storage}\n");
-        assert_eq!(
-            messages(&text),
-            [format!("{wrong}; {instead}")],
-            "{storage}"
-        );
+        assert_eq!(messages(&text), [format!("{wrong}; {instead}")], "{storage}");
     }
 }
 
@@ -212,26 +172,13 @@ fn a_storage_that_is_not_there_is_refused_with_what_to_write() {
 fn a_processor_needs_an_absolute_url() {
     let table = [
         ("{}", "url is missing".to_owned()),
-        (
-            "{url: '/v1'}",
-            "url is `/v1`, no absolute http or https url".to_owned(),
-        ),
-        (
-            "{url: 'ftp://p/'}",
-            "url is `ftp://p/`, no absolute http or https url".to_owned(),
-        ),
-        (
-            "{url: 'http://a b/'}",
-            "url is `http://a b/`, no url".to_owned(),
-        ),
-        (
-            "{url: 'http://u:p@h/'}",
-            "url is a url with a user, which no request would carry".to_owned(),
-        ),
+        ("{url: '/v1'}", "url is `/v1`, no absolute http or https url".to_owned()),
+        ("{url: 'ftp://p/'}", "url is `ftp://p/`, no absolute http or https url".to_owned()),
+        ("{url: 'http://a b/'}", "url is `http://a b/`, no url".to_owned()),
+        ("{url: 'http://u:p@h/'}", "url is a url with a user, which no request would carry".to_owned()),
     ];
     for (processor, expected) in table {
-        let text =
-            format!("storage: {{type: memory}}\nnamespaces: {{ns: {{processor: {processor}}}}}");
+        let text = format!("storage: {{type: memory}}\nnamespaces: {{ns: {{processor: {processor}}}}}");
         let expected = format!("line 2: namespaces.ns.processor.{expected}; {URL}");
         assert_eq!(messages(&text), [expected]);
     }
@@ -242,38 +189,14 @@ fn a_policy_of_retries_is_checked() {
     let at = "line 2: namespaces.ns.retries.timers";
     let how_many = "write a whole number from 1, `infinity`, or {max_total_timeout: 1d}";
     let table = [
-        (
-            "type: random",
-            format!("{at}.type is `random`; write one of: linear, exponential, intervals"),
-        ),
-        (
-            "max_retries: 0",
-            format!("{at}.max_retries is the number 0; {how_many}"),
-        ),
-        (
-            "max_retries: many",
-            format!("{at}.max_retries is `many`; {how_many}"),
-        ),
-        (
-            "max_retries: {}",
-            format!("{at}.max_retries.max_total_timeout is missing; {how_many}"),
-        ),
-        (
-            "factor: 0.5",
-            format!("{at}.factor is the number 0.5; write a number from 1 to 1000000"),
-        ),
-        (
-            "timeout: 0s",
-            format!("{at}.timeout is zero; write a duration of at least 1ms"),
-        ),
-        (
-            "type: intervals",
-            format!("{at}.timeouts is missing; write a list of durations, like [1s, 10s, 1m]"),
-        ),
-        (
-            "timeouts: [1s, 5]",
-            format!("{at}.timeouts[1] is the number 5; {DURATION}"),
-        ),
+        ("type: random", format!("{at}.type is `random`; write one of: linear, exponential, intervals")),
+        ("max_retries: 0", format!("{at}.max_retries is the number 0; {how_many}")),
+        ("max_retries: many", format!("{at}.max_retries is `many`; {how_many}")),
+        ("max_retries: {}", format!("{at}.max_retries.max_total_timeout is missing; {how_many}")),
+        ("factor: 0.5", format!("{at}.factor is the number 0.5; write a number from 1 to 1000000")),
+        ("timeout: 0s", format!("{at}.timeout is zero; write a duration of at least 1ms")),
+        ("type: intervals", format!("{at}.timeouts is missing; write a list of durations, like [1s, 10s, 1m]")),
+        ("timeouts: [1s, 5]", format!("{at}.timeouts[1] is the number 5; {DURATION}")),
     ];
     for (policy, expected) in table {
         let more = format!("retries: {{timers: {{{policy}}}}}");
@@ -286,21 +209,14 @@ fn a_namespace_without_a_name_or_no_namespace_is_refused() {
     let write = "write at least one namespace, like `namespaces: {payproc: {processor: {url: \"http://...\"}}}`";
     let table = [
         ("", format!("namespaces is missing; {write}")),
-        (
-            "namespaces:",
-            format!("line 2: namespaces is empty; {write}"),
-        ),
+        ("namespaces:", format!("line 2: namespaces is empty; {write}")),
         (
             "namespaces: {'': {processor: {url: 'http://p/'}}}",
-            "line 2: namespaces. has a name that is empty or too long; name it in 1 to 255 bytes"
-                .to_owned(),
+            "line 2: namespaces. has a name that is empty or too long; name it in 1 to 255 bytes".to_owned(),
         ),
     ];
     for (namespaces, expected) in table {
-        assert_eq!(
-            messages(&format!("storage: {{type: memory}}\n{namespaces}\n")),
-            [expected]
-        );
+        assert_eq!(messages(&format!("storage: {{type: memory}}\n{namespaces}\n")), [expected]);
     }
 }
 
@@ -311,20 +227,15 @@ fn a_variable_must_be_set_but_may_be_empty() {
         "EMPTY" => Some(String::new()),
         _ => None,
     };
-    let named = |text: &str| {
-        parse(&format!("{LEAST}service_name: {text}\n"), &env)
-            .map(|(settings, _)| settings.service_name)
-    };
+    let named =
+        |text: &str| parse(&format!("{LEAST}service_name: {text}\n"), &env).map(|(settings, _)| settings.service_name);
     assert_eq!(named("${NAME}-${EMPTY}1").as_deref(), Ok("mg-1"));
     let message = |text: &str| named(text).expect_err("an error").problems[0].to_string();
     assert_eq!(
         message("a${NONE}"),
         "line 3: service_name needs the environment variable NONE, which is not set; set NONE (it may be empty), or write the value itself"
     );
-    assert_eq!(
-        message("a${NAME"),
-        "line 3: service_name has a `${` without its `}`; write `${VARIABLE}`"
-    );
+    assert_eq!(message("a${NAME"), "line 3: service_name has a `${` without its `}`; write `${VARIABLE}`");
 }
 
 #[test]
@@ -355,22 +266,10 @@ namespaces:
 fn a_text_that_is_no_yaml_or_no_map_is_refused() {
     let table = [
         ("a: [", "line "),
-        (
-            "a: 1\na: 2\n",
-            "line 1: is not readable as YAML: duplicate entry with key \"a\"",
-        ),
-        (
-            "- a\n",
-            "line 1: the file holds a list; write a map of keys",
-        ),
-        (
-            "a: !x 1\n",
-            "line 1: a has the YAML tag !x; leave the tag out",
-        ),
-        (
-            "<<: 1\n",
-            "merges (`<<`) something that is no map; name an anchor",
-        ),
+        ("a: 1\na: 2\n", "line 1: is not readable as YAML: duplicate entry with key \"a\""),
+        ("- a\n", "line 1: the file holds a list; write a map of keys"),
+        ("a: !x 1\n", "line 1: a has the YAML tag !x; leave the tag out"),
+        ("<<: 1\n", "merges (`<<`) something that is no map; name an anchor"),
     ];
     for (text, expected) in table {
         let message = messages(text).concat();

@@ -5,8 +5,7 @@ mod reference;
 use super::{ConfigErrors, Report, Settings, parse};
 
 /// The least that starts.
-const LEAST: &str =
-    "storage: {type: memory}\nnamespaces: {ns: {processor: {url: \"http://p/\"}}}\n";
+const LEAST: &str = "storage: {type: memory}\nnamespaces: {ns: {processor: {url: \"http://p/\"}}}\n";
 
 fn no_env(_: &str) -> Option<String> {
     None

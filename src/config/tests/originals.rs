@@ -104,10 +104,7 @@ fn a_file_of_the_original_starts_and_says_what_is_different() {
     let [party, invoice] = settings.namespaces.as_slice() else {
         panic!("two namespaces");
     };
-    assert_eq!(
-        (party.name.as_str(), invoice.name.as_str()),
-        ("party/claims", "invoice")
-    );
+    assert_eq!((party.name.as_str(), invoice.name.as_str()), ("party/claims", "invoice"));
     assert_eq!(party.overseer, None);
     assert_eq!(invoice.processor.pool_size, 10);
     assert_eq!(settings.woody_server.shutdown_timeout, Some(Duration::ZERO));
@@ -138,10 +135,7 @@ fn every_key_of_the_file_is_accounted_for() {
     let table = [
         ("woody_server.port", Became::Used),
         ("namespaces.invoice.timers.scan_limit", Became::Used),
-        (
-            "namespaces.party/claims.notification.scan_handicap",
-            Became::UsedDifferently,
-        ),
+        ("namespaces.party/claims.notification.scan_handicap", Became::UsedDifferently),
         ("limits.scheduler_tasks", Became::NotActedOnYet),
         ("x-namespace", Became::Ignored),
         ("erlang", Became::Ignored),
@@ -189,19 +183,11 @@ fn a_policy_of_retries_goes_key_by_key_over_its_default() {
     let last = notices(&report).pop();
     assert_eq!(
         last.as_deref(),
-        Some(
-            "line 2: namespaces.ns.retries.continuation.factor has no effect with `type: intervals`"
-        )
+        Some("line 2: namespaces.ns.retries.continuation.factor has no effect with `type: intervals`")
     );
 }
 
 #[test]
 fn a_variable_that_only_an_ignored_key_needs_may_be_missing() {
-    assert!(
-        parse(
-            &format!("{LEAST}erlang: {{secret_cookie_file: '${{NONE}}'}}\n"),
-            &no_env
-        )
-        .is_ok()
-    );
+    assert!(parse(&format!("{LEAST}erlang: {{secret_cookie_file: '${{NONE}}'}}\n"), &no_env).is_ok());
 }

@@ -2,9 +2,7 @@
 
 use super::super::keys::{Fate, KEYS, find};
 use super::super::tree::{self, Node, Value};
-use super::super::{
-    NamespaceSettings, Settings, StorageSettings, check, describe, parse, reader, service,
-};
+use super::super::{NamespaceSettings, Settings, StorageSettings, check, describe, parse, reader, service};
 use super::{LEAST, no_env, read};
 
 const REFERENCE: &str = include_str!("../../../config/config.yaml");
@@ -44,9 +42,8 @@ fn keys<'a>(node: &'a Node, found: &mut Vec<&'a Node>) {
 }
 
 fn defaults() -> Settings {
-    Settings::default_with(StorageSettings::embedded("/var/lib/machinegun")).with_namespace(
-        NamespaceSettings::new("example", "http://localhost:8023/processor"),
-    )
+    Settings::default_with(StorageSettings::embedded("/var/lib/machinegun"))
+        .with_namespace(NamespaceSettings::new("example", "http://localhost:8023/processor"))
 }
 
 #[test]
@@ -67,10 +64,7 @@ fn the_reference_has_every_key_that_is_not_refused() {
     let mut found = Vec::new();
     keys(&root, &mut found);
     let is_there = |path: &str| {
-        let key = super::super::keys::Key {
-            path: Box::leak(path.to_owned().into_boxed_str()),
-            fate: Fate::Used,
-        };
+        let key = super::super::keys::Key { path: Box::leak(path.to_owned().into_boxed_str()), fate: Fate::Used };
         found.iter().any(|node| key.matches(&node.path))
     };
     for key in KEYS {
@@ -80,11 +74,7 @@ fn the_reference_has_every_key_that_is_not_refused() {
         }
         let (parent, last) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         for name in last.split('|') {
-            let path = if parent.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{parent}.{name}")
-            };
+            let path = if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") };
             assert!(is_there(&path), "{path} is not in config/config.yaml");
         }
     }
@@ -100,9 +90,7 @@ fn every_key_that_the_table_says_is_used_is_really_read() {
     keys(&root, &mut found);
     for node in found {
         let ancestors = (1..=node.path.len()).map(|n| find(&node.path[..n]));
-        let ignored = ancestors
-            .flatten()
-            .any(|key| matches!(key.fate, Fate::Ignored(_)));
+        let ignored = ancestors.flatten().any(|key| matches!(key.fate, Fate::Ignored(_)));
         let path = tree::show(&node.path);
         assert!(ignored || asked.contains(&node.path), "nobody reads {path}");
     }
@@ -148,8 +136,7 @@ fn what_is_described_reads_back_as_the_same_settings() {
     for text in [LEAST, DEV, REFERENCE, &changed, &retries] {
         let (settings, report) = read(text);
         let described = describe(&settings, &report);
-        let (again, _) =
-            parse(&described, &no_env).unwrap_or_else(|errors| panic!("{errors}\n{described}"));
+        let (again, _) = parse(&described, &no_env).unwrap_or_else(|errors| panic!("{errors}\n{described}"));
         assert_eq!(again, settings, "{described}");
     }
 }
@@ -167,9 +154,7 @@ fn no_secret_is_described_or_debugged() {
 
 #[test]
 fn a_description_says_what_became_of_each_key() {
-    let (settings, report) = read(&format!(
-        "{LEAST}erlang: {{}}\nlimits: {{scheduler_tasks: 7}}\n"
-    ));
+    let (settings, report) = read(&format!("{LEAST}erlang: {{}}\nlimits: {{scheduler_tasks: 7}}\n"));
     let described = describe(&settings, &report);
     for line in [
         "port: 8022",
