@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 
 use super::failure::Failure;
 use crate::engine::{Engine, NamespaceEngine, Request};
@@ -90,7 +91,7 @@ impl Automaton {
 
     async fn notify(&self, context: Context, params: DescribedParams) -> Result<NotifyResponse, Failure> {
         let (namespace, id, range) = self.described(params.desc)?;
-        let id = namespace.notify(id, params.a.detached(), range, request_context(context)).await?;
+        let id = namespace.notify(id, params.a.detached(), range, request_context(context).detached()).await?;
         Ok(NotifyResponse { id: wire::notification_id::format(id).into() })
     }
 
@@ -144,20 +145,16 @@ fn response(success: Success) -> Result<Value, Failure> {
     }
 }
 
-/// What is kept of a request, in memory of its own: it may be stored, and must not hold the request's buffer alive.
+/// What goes on with a step. Shared with the request's buffer: what is stored of it is copied where it is stored.
 fn request_context(context: Context) -> RequestContext {
-    let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let header = |(name, value): (HeaderName, HeaderValue)| {
+        (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+    };
     RequestContext {
-        trace_id: own(&context.trace_id),
-        span_id: own(&context.span_id),
-        meta: context.meta.iter().map(|(key, value)| (own(key), own(value))).collect(),
-        trace: context
-            .trace
-            .iter()
-            .map(|(name, value)| {
-                (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
-            })
-            .collect(),
+        trace_id: context.trace_id,
+        span_id: context.span_id,
+        meta: context.meta,
+        trace: context.trace.into_iter().map(header).collect(),
     }
 }
 
