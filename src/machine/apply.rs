@@ -4,9 +4,10 @@ use bytes::Bytes;
 
 use super::impact::{Answer, Change, Impact, NotificationId, Outcome, Refusal, Success, TimerChange};
 use super::key::CommitId;
+use super::outbox::{Subscription, owe};
 use super::record::{Debt, KEPT_NOTES, LONGEST_REASON, Phase, Record, RequestContext, Status, Timer, blank_aux_state};
 use super::retry::RetryPolicy;
-use crate::wire::{Content, Event, HistoryRange, Wire, Writer, timestamp};
+use crate::wire::{Content, Event, HistoryRange, Value, Wire, Writer, timestamp};
 
 /// What a step takes from outside: time and randomness.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub struct Stamp {
     pub commit: CommitId,
     /// In 0..1, for retry delays.
     pub jitter: f64,
+    /// The store said that the step's tag belongs to another machine.
+    pub tag_taken: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,10 @@ pub struct Policy {
     /// Milliseconds until a notification that failed transiently is tried again.
     pub notification_retry_ms: i64,
     pub limits: Limits,
+    /// The sinks, in the order of the configuration.
+    pub subscriptions: Vec<Subscription>,
+    /// Milliseconds until a machine that takes no more steps notes in the store what sinks have acknowledged.
+    pub outbox_clear_ms: i64,
 }
 
 /// What a commit writes, conditional on the record that it was made from.
@@ -42,6 +49,10 @@ pub struct Step {
     pub events: Vec<Bytes>,
     /// The notification that took effect.
     pub handled: Option<NotificationId>,
+    /// The tag that the machine claims. If another machine has it, the step is applied again with `tag_taken`.
+    pub tag: Option<Bytes>,
+    /// Events of the record's epoch that are replaced: id, wire encoding.
+    pub replaced: Vec<(i64, Bytes)>,
 }
 
 /// What becomes of an impact: maybe a step, and what the caller is told once it is committed.
@@ -66,7 +77,7 @@ pub fn apply(
     match (impact, outcome, record) {
         (Impact::Init { .. }, Some(outcome), _) => init(record, context, outcome, policy, stamp),
         (_, Some(outcome), Some(record)) if record.exists() => asked(record, impact, context, outcome, policy, stamp),
-        (_, None, Some(record)) => decided(record, impact, stamp),
+        (_, None, Some(record)) => decided(record, impact, policy, stamp),
         (_, _, _) => Decision { step: None, answer: Err(Refusal::MachineNotFound) },
     }
 }
@@ -97,12 +108,15 @@ fn init(
         notifications_due: None,
         handled: Vec::new(),
         debts: tombstone.map(|record| record.debts.clone()).unwrap_or_default(),
+        unsent: tombstone.map(|record| record.unsent.clone()).unwrap_or_default(),
+        outbox_due: None,
     };
+    let tag = change.action.tag.clone().filter(|_| !stamp.tag_taken);
     match change_record(blank, change, context, policy, stamp) {
-        Ok((record, events)) => Decision {
-            step: Some(Step { record: Some(record), events, handled: None }),
-            answer: Ok(response.map_or(Success::Done, Success::Response)),
-        },
+        Ok((record, events)) => {
+            let answer = answer(&record, response);
+            Decision { step: Some(Step { tag, ..step(tombstone, record, events, policy, stamp) }), answer }
+        }
         // Nothing exists yet that could be failed.
         Err(_) => refused(Refusal::MachineFailed),
     }
@@ -124,6 +138,7 @@ fn asked(
                 // The signal took the timer with it: without a timer action there is none any more.
                 next.timer = None;
             }
+            let tag = change.action.tag.clone().filter(|_| !stamp.tag_taken);
             match change_record(next, change, context, policy, stamp) {
                 Ok((mut next, events)) => {
                     let handled = if let Impact::Notification(it) = impact { Some(it.id) } else { None };
@@ -133,24 +148,24 @@ fn asked(
                     if matches!(impact, Impact::Notification(_) | Impact::Repair { .. }) {
                         next.notifications_due = look_again(&next, impact, stamp);
                     }
-                    let step = (handled.is_some() || !events.is_empty() || changed(record, &next)).then_some(Step {
-                        record: Some(next),
-                        events,
-                        handled,
-                    });
-                    Decision { step, answer: Ok(response.map_or(Success::Done, Success::Response)) }
+                    let answer = answer(&next, response);
+                    let new = handled.is_some() || tag.is_some() || !events.is_empty() || changed(record, &next);
+                    let step = new.then(|| Step { handled, tag, ..step(Some(record), next, events, policy, stamp) });
+                    Decision { step, answer }
                 }
-                Err(reason) => unexpected(record, impact, reason, stamp),
+                Err(reason) => unexpected(record, impact, reason, policy, stamp),
             }
         }
         Outcome::RepairFailed(reason) if matches!(impact, Impact::Repair { .. }) => {
             unchanged(Refusal::RepairFailed(reason))
         }
-        Outcome::RepairFailed(_) => unexpected(record, impact, "the processor declined no repair".to_owned(), stamp),
-        Outcome::Unexpected(reason) => unexpected(record, impact, reason, stamp),
+        Outcome::RepairFailed(_) => {
+            unexpected(record, impact, "the processor declined no repair".to_owned(), policy, stamp)
+        }
+        Outcome::Unexpected(reason) => unexpected(record, impact, reason, policy, stamp),
         Outcome::HeldBack(reason) => unchanged(Refusal::Unavailable(reason)),
         Outcome::Transient(reason) => {
-            let step = match impact {
+            let next = match impact {
                 Impact::Timeout => Some(retry_timer(record, &reason, policy, stamp)),
                 Impact::Notification(_) => {
                     let mut next = successor(record, stamp);
@@ -159,21 +174,26 @@ fn asked(
                 }
                 _ => None,
             };
-            let step = step.map(|record| Step { record: Some(record), events: Vec::new(), handled: None });
+            let step = next.map(|next| step(Some(record), next, Vec::new(), policy, stamp));
             Decision { step, answer: Err(Refusal::Unavailable(reason)) }
         }
     }
 }
 
+/// A tag that belongs to another machine fails this one, with all else that the step did.
+fn answer(next: &Record, response: Option<Value>) -> Answer {
+    match next.status {
+        Status::Failed { .. } => Err(Refusal::MachineFailed),
+        _ => Ok(response.map_or(Success::Done, Success::Response)),
+    }
+}
+
 /// The processor, or its answer, was wrong.
-fn unexpected(record: &Record, impact: &Impact, reason: String, stamp: Stamp) -> Decision {
+fn unexpected(record: &Record, impact: &Impact, reason: String, policy: &Policy, stamp: Stamp) -> Decision {
     let step = match &record.status {
         // A failed repair keeps the original reason, and changes nothing.
         Status::Failed { .. } => None,
-        _ => {
-            let record = fail(record, reason, stamp);
-            Some(Step { record: Some(record), events: Vec::new(), handled: None })
-        }
+        _ => Some(step(Some(record), fail(record, reason, stamp), Vec::new(), policy, stamp)),
     };
     debug_assert!(
         step.is_some() || matches!(impact, Impact::Repair { .. }),
@@ -212,7 +232,7 @@ fn retry_timer(record: &Record, reason: &str, policy: &Policy, stamp: Stamp) -> 
 }
 
 /// What the rules decide without a processor.
-fn decided(record: &Record, impact: &Impact, stamp: Stamp) -> Decision {
+fn decided(record: &Record, impact: &Impact, policy: &Policy, stamp: Stamp) -> Decision {
     let next = match impact {
         Impact::SimpleRepair => {
             let mut next = successor(record, stamp);
@@ -223,15 +243,29 @@ fn decided(record: &Record, impact: &Impact, stamp: Stamp) -> Decision {
             Some(next)
         }
         Impact::Remove => Some(remove(successor(record, stamp), stamp)),
-        Impact::Paid => {
+        Impact::Paid { epochs } => {
             let mut next = successor(record, stamp);
-            next.debts.clear();
+            next.debts.retain(|debt| !epochs.contains(&debt.epoch));
             if let Status::Removed { at } = &mut next.status {
                 *at = now(stamp);
             }
             Some(next)
         }
         Impact::Drained => Some(Record { notifications_due: None, ..successor(record, stamp) }),
+        Impact::Acknowledged => {
+            let mut next = successor(record, stamp);
+            if let Status::Removed { at } = &mut next.status {
+                *at = now(stamp);
+            }
+            Some(next)
+        }
+        Impact::Modernize { events, .. } => {
+            let step = Step {
+                replaced: events.clone(),
+                ..step(Some(record), successor(record, stamp), Vec::new(), policy, stamp)
+            };
+            return Decision { step: Some(step), answer: Ok(Success::Done) };
+        }
         Impact::Forget => None,
         Impact::Init { .. }
         | Impact::Call { .. }
@@ -242,7 +276,18 @@ fn decided(record: &Record, impact: &Impact, stamp: Stamp) -> Decision {
             return Decision { step: None, answer };
         }
     };
-    Decision { step: Some(Step { record: next, events: Vec::new(), handled: None }), answer: Ok(Success::Done) }
+    let step = match next {
+        Some(next) => step(Some(record), next, Vec::new(), policy, stamp),
+        None => Step { record: None, events: Vec::new(), handled: None, tag: None, replaced: Vec::new() },
+    };
+    Decision { step: Some(step), answer: Ok(Success::Done) }
+}
+
+/// What is committed: the record with all that the step makes it owe.
+fn step(before: Option<&Record>, mut next: Record, events: Vec<Bytes>, policy: &Policy, stamp: Stamp) -> Step {
+    owe(before, &mut next, events.len(), &policy.subscriptions, stamp.now_micros);
+    next.outbox_due = (!next.unsent.is_empty()).then(|| now(stamp).saturating_add(policy.outbox_clear_ms));
+    Step { record: Some(next), events, handled: None, tag: None, replaced: Vec::new() }
 }
 
 /// When the machine has to look for notifications after a step that may let more of them in.
@@ -308,7 +353,12 @@ fn change_record(
             policy.limits.step_size
         ));
     }
-    if action.remove {
+    if stamp.tag_taken && action.tag.is_some() {
+        next.status = Status::Failed {
+            reason: "double_tagging: the tag belongs to another machine".to_owned(),
+            before: Phase::Idle,
+        };
+    } else if action.remove {
         next = remove(next, stamp);
     }
     Ok((next, encoded))
@@ -336,6 +386,8 @@ fn remove(record: Record, stamp: Stamp) -> Record {
         notifications_due: None,
         handled: Vec::new(),
         debts,
+        unsent: record.unsent,
+        outbox_due: record.outbox_due,
     }
 }
 

@@ -21,15 +21,18 @@ pub enum Dispatch {
 pub fn dispatch(record: Option<&Record>, impact: &Impact, now: i64) -> Dispatch {
     let refuse = |refusal| Dispatch::Answer(Err(refusal));
     let ignore = Dispatch::Answer(Ok(Success::Done));
-    let Some(record) = record.filter(|record| record.exists() || matches!(impact, Impact::Paid | Impact::Forget))
-    else {
+    let Some(record) = record.filter(|record| {
+        record.exists() || matches!(impact, Impact::Paid { .. } | Impact::Acknowledged | Impact::Forget)
+    }) else {
         return match impact {
             Impact::Init { .. } => Dispatch::Ask,
             Impact::Notification(_) => Dispatch::Discard,
-            Impact::Timeout | Impact::Drained | Impact::Paid | Impact::Forget => ignore,
-            Impact::Call { .. } | Impact::Repair { .. } | Impact::SimpleRepair | Impact::Remove => {
-                refuse(Refusal::MachineNotFound)
-            }
+            Impact::Timeout | Impact::Drained | Impact::Paid { .. } | Impact::Acknowledged | Impact::Forget => ignore,
+            Impact::Call { .. }
+            | Impact::Repair { .. }
+            | Impact::SimpleRepair
+            | Impact::Remove
+            | Impact::Modernize { .. } => refuse(Refusal::MachineNotFound),
         };
     };
     let failed = matches!(record.status, Status::Failed { .. });
@@ -49,10 +52,15 @@ pub fn dispatch(record: Option<&Record>, impact: &Impact, now: i64) -> Dispatch 
         Impact::Notification(_) => Dispatch::Ask,
         Impact::Drained if record.notifications_due.is_none() => ignore,
         Impact::Drained => Dispatch::Decide,
-        Impact::Paid if record.debts.is_empty() => ignore,
-        Impact::Paid => Dispatch::Decide,
+        Impact::Paid { epochs } if !record.payable().any(|debt| epochs.contains(&debt.epoch)) => ignore,
+        Impact::Paid { .. } => Dispatch::Decide,
+        Impact::Acknowledged if record.outbox_due.is_none() || !record.unsent.is_empty() => ignore,
+        Impact::Acknowledged => Dispatch::Decide,
+        Impact::Modernize { epoch, .. } if *epoch != record.epoch => refuse(Refusal::MachineNotFound),
+        Impact::Modernize { events, .. } if events.is_empty() => ignore,
+        Impact::Modernize { .. } => Dispatch::Decide,
         // A tombstone that still owes is due at once, but not for this.
-        Impact::Forget if record.exists() || !record.debts.is_empty() => ignore,
+        Impact::Forget if record.exists() || !record.debts.is_empty() || !record.unsent.is_empty() => ignore,
         Impact::Forget if record.due().is_none_or(|due| due > now) => ignore,
         Impact::Forget => Dispatch::Decide,
     }

@@ -77,6 +77,8 @@ pub struct Change {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Action {
     pub timer: Option<TimerChange>,
+    /// Claims the tag for the machine, in generations that have tags.
+    pub tag: Option<Bytes>,
     pub remove: bool,
 }
 
@@ -144,7 +146,8 @@ impl Impact {
             Self::Remove => "remove",
             Self::Timeout => "timeout",
             Self::Notification(_) => "notification",
-            Self::Drained | Self::Paid | Self::Forget => "continuation",
+            Self::Modernize { .. } => "modernize",
+            Self::Drained | Self::Paid { .. } | Self::Acknowledged | Self::Forget => "continuation",
         }
     }
 }

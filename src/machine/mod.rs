@@ -7,6 +7,7 @@ mod dispatch;
 mod history;
 mod impact;
 mod key;
+mod outbox;
 mod record;
 pub mod retry;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use impact::{
     Action, Answer, Change, Impact, Notification, NotificationId, Outcome, Refusal, Success, TimerChange,
 };
 pub use key::{CommitId, Epoch, KeyError, MachineId, MachineKey, Namespace};
+pub use outbox::{LifeChange, Lifecycle, Parcel, Subscription, Unsent, life_changes};
 pub use record::{
     Debt, Head, KEPT_COMMITS, KEPT_NOTES, LONGEST_REASON, Phase, Record, RecordError, RequestContext, Status,
     StatusKind, TOMBSTONE_REST_MS, Timer, blank_aux_state, shown_timer,

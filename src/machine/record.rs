@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::key::{CommitId, Epoch};
+use super::outbox::Unsent;
 use crate::wire::{Content, Direction, HistoryRange, Value, timestamp};
 
 /// How many commit ids a record remembers, its own included: a lost answer is recognised so far back.
@@ -45,6 +46,10 @@ pub struct Record {
     pub handled: Vec<i64>,
     /// What removals still owe.
     pub debts: Vec<Debt>,
+    /// What sinks have not acknowledged; a machine started anew carries its predecessor's ahead of its own.
+    pub unsent: Vec<Unsent>,
+    /// When to look whether all was acknowledged, and to send again what was not; some while anything may be unsent.
+    pub outbox_due: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +144,8 @@ struct Body {
     notifications_due: Option<i64>,
     handled: Vec<i64>,
     debts: Vec<Debt>,
+    unsent: Vec<Unsent>,
+    outbox_due: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -181,18 +188,20 @@ impl Record {
 
     /// When the record wants to be woken, never before 1970. A failed machine waits for its repair, but its debts don't.
     pub fn due(&self) -> Option<i64> {
-        let removal = match (&self.status, self.debts.is_empty()) {
-            (Status::Removed { at }, true) => Some(at.saturating_add(TOMBSTONE_REST_MS)),
-            (_, true) => None,
-            // Long past, so due at once.
-            (_, false) => Some(0),
+        let rested = match &self.status {
+            Status::Removed { at } if self.debts.is_empty() && self.unsent.is_empty() => {
+                Some(at.saturating_add(TOMBSTONE_REST_MS))
+            }
+            _ => None,
         };
+        // Long past, so due at once. What a sink still has to read is not deleted yet.
+        let deletions = self.payable().next().map(|_| 0);
         let notifications = match &self.status {
             Status::Working(_) => self.notifications_due,
             Status::Failed { .. } | Status::Removed { .. } => None,
         };
         // So a store may order dues as unsigned bytes, and the greatest number stays free for none.
-        let due = [self.timer_due(), notifications, removal].into_iter().flatten().min();
+        let due = [self.timer_due(), notifications, rested, deletions, self.outbox_due].into_iter().flatten().min();
         due.map(|due| due.clamp(0, NO_DUE - 1))
     }
 
@@ -232,6 +241,8 @@ impl Record {
             notifications_due: self.notifications_due,
             handled: self.handled.clone(),
             debts: self.debts.clone(),
+            unsent: self.unsent.clone(),
+            outbox_due: self.outbox_due,
         };
         // Writing plain data into memory has no way to fail.
         rmp_serde::encode::write(&mut bytes, &body).expect("a record encodes");
@@ -257,6 +268,8 @@ impl Record {
             notifications_due: body.notifications_due,
             handled: body.handled,
             debts: body.debts,
+            unsent: body.unsent,
+            outbox_due: body.outbox_due,
         })
     }
 }
@@ -355,7 +368,7 @@ impl From<RangeBody> for HistoryRange {
     }
 }
 
-mod commit_id {
+pub(super) mod commit_id {
     use super::CommitId;
 
     pub fn serialize<S: serde::Serializer>(id: &CommitId, serializer: S) -> Result<S::Ok, S::Error> {
