@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
@@ -41,6 +41,10 @@ pub struct Snowflakes {
     last: AtomicI64,
     clock: Clock,
 }
+
+/// Measures elapsed time; never goes back. For metrics and intervals, not for decisions about machines.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
 
 // === impl Clock ===
 
@@ -103,6 +107,20 @@ impl ClockHand {
     pub fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
         self.0.send_modify(|now| *now = now.saturating_add(by));
+    }
+}
+
+// === impl Stopwatch ===
+
+impl Stopwatch {
+    // IMPORTANT: the one reading of the monotonic clock.
+    #[allow(clippy::disallowed_methods)]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
     }
 }
 
