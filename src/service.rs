@@ -208,6 +208,8 @@ fn namespace_options(
             timer_retries: namespace.retries.timers.clone(),
             notification_retry_ms: namespace.notification.as_ref().map_or(0, |it| milliseconds(it.reschedule_time)),
             limits: Limits { step_size: usize::try_from(settings.limits.step_size).unwrap_or(usize::MAX) },
+            subscriptions: Vec::new(),
+            outbox_clear_ms: 0,
         },
         storage_retries: namespace.retries.storage.clone(),
         timer_processing_ms: milliseconds(namespace.timer_processing_timeout),

@@ -123,7 +123,13 @@ impl Worker {
                 let timer = record.and_then(|record| record.timer.as_ref());
                 (Ask::Timeout, timer.map_or(HistoryRange::ALL, |timer| timer.range.clone()))
             }
-            Impact::SimpleRepair | Impact::Remove | Impact::Drained | Impact::Paid | Impact::Forget => {
+            Impact::SimpleRepair
+            | Impact::Remove
+            | Impact::Drained
+            | Impact::Paid { .. }
+            | Impact::Acknowledged
+            | Impact::Modernize { .. }
+            | Impact::Forget => {
                 return Ok(Outcome::HeldBack("no processor is asked about this".to_owned()));
             }
         };
@@ -186,6 +192,7 @@ impl Worker {
             now_micros: self.shared().clock.now_micros(),
             commit: CommitId(random_bytes()),
             jitter: random_unit(),
+            tag_taken: false,
         };
         let transient = matches!(outcome, Some(Outcome::Transient(_)));
         let context: &RequestContext = &request.context;
@@ -200,6 +207,9 @@ impl Worker {
             events: step.events.clone(),
             delete_notifications: step.handled.into_iter().collect(),
             park_notifications: if transient { waiting.to_vec() } else { Vec::new() },
+            replaced_events: step.replaced.clone(),
+            tag: step.tag.clone(),
+            ledgers: Vec::new(),
         };
         if !self.commit(commit, request.deadline).await? {
             return Ok(None);

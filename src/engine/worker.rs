@@ -233,13 +233,14 @@ impl Worker {
         let now = self.shared().clock.now();
         match wake(&record, now) {
             Some(Wake::Pay) => {
-                for debt in &record.debts {
+                let debts: Vec<_> = record.payable().copied().collect();
+                for debt in &debts {
                     if let Err(error) = self.shared().storage.delete_epoch(&self.key, debt.epoch, debt.last_event).await
                     {
                         return self.postponed(&error.into());
                     }
                 }
-                self.housekeep(Impact::Paid).await
+                self.housekeep(Impact::Paid { epochs: debts.iter().map(|debt| debt.epoch).collect() }).await
             }
             Some(Wake::Forget) => self.housekeep(Impact::Forget).await,
             Some(Wake::Timeout) if self.namespace.options.timers.is_some() => {

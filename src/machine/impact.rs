@@ -30,10 +30,19 @@ pub enum Impact {
     Notification(Notification),
     /// No notification waits any more.
     ///
-    /// This and `Paid` speak of the record that they were found true of: after a conflict, ask [`super::wake`] again.
+    /// It speaks of the record that it was found true of: after a conflict, ask [`super::wake`] again.
     Drained,
-    /// The deletions that the record owes were made, all of them.
-    Paid,
+    /// The deletions that these epochs owed were made.
+    Paid {
+        epochs: Vec<Epoch>,
+    },
+    /// The sinks have acknowledged what the store still knows as unsent.
+    Acknowledged,
+    /// Events of this epoch in their present format, in the place of the old ones: id, wire encoding.
+    Modernize {
+        epoch: Epoch,
+        events: Vec<(i64, Bytes)>,
+    },
     /// The tombstone has rested long enough.
     Forget,
 }

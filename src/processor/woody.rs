@@ -160,7 +160,7 @@ fn read_change(change: MachineStateChange, action: ComplexAction) -> Result<Chan
         Some(TimerAction::Unset(_)) => Some(TimerChange::Unset),
         Some(TimerAction::Set(set)) => Some(read_timer(set)?),
     };
-    Ok(Change { aux_state, events, action: Action { timer, remove: action.remove.is_some() } })
+    Ok(Change { aux_state, events, action: Action { timer, tag: None, remove: action.remove.is_some() } })
 }
 
 fn read_timer(set: SetTimerAction) -> Result<TimerChange, String> {

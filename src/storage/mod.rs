@@ -7,12 +7,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::machine::{CommitId, Epoch, MachineKey, Notification, NotificationId, Record};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record};
 use crate::wire::HistoryRange;
 
 pub mod contract;
 pub mod embedded;
+pub mod ledger;
 pub mod memory;
+
+pub use ledger::Ledger;
 
 /// One step's atomic write, conditional on the commit that it was made from.
 #[derive(Clone, Debug)]
@@ -28,6 +31,12 @@ pub struct Commit {
     pub delete_notifications: Vec<NotificationId>,
     /// Notifications for whose waiting the record's due stands from now on: their entries lose their own.
     pub park_notifications: Vec<NotificationId>,
+    /// Stored events of the record's epoch that get other bytes: id, wire encoding.
+    pub replaced_events: Vec<(i64, Bytes)>,
+    /// A tag that the machine claims in its namespace.
+    pub tag: Option<Bytes>,
+    /// The ledgers that the new events are entered in, by name.
+    pub ledgers: Vec<String>,
 }
 
 /// What became of a commit.
@@ -37,6 +46,8 @@ pub enum Outcome {
     Committed,
     /// Another commit stands where the expected one should; nothing was written.
     Conflict,
+    /// The tag belongs to another machine, which exists; nothing was written.
+    TagTaken,
     /// Surely not done, neither by this put nor by an earlier one of the same commit.
     Refused(StorageError),
     /// Done or not: to be put again, the same bytes under the same commit id, until the answer is definite.
@@ -99,6 +110,14 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Deletes the events 1 to `last` of an epoch, and the notifications' entries that belong to it. Repeatable.
     async fn delete_epoch(&self, key: &MachineKey, epoch: Epoch, last: i64) -> Result<(), StorageError>;
+
+    /// The machine that claimed a tag last, whether it still exists or not. A tag outlives its machine.
+    async fn tagged(&self, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError>;
+
+    /// The ledgers, if a commit's entries in them are part of its one write.
+    fn ledger(&self) -> Option<&dyn Ledger> {
+        None
+    }
 
     /// What is due up to `until` (unix milliseconds, included), ascending by time, at most `limit`, behind `after` if it
     /// is given: the cursor of a due, which stays good when that due is gone. A due of `i64::MAX` never comes.
