@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::EmbeddedOptions;
+use super::{EmbeddedOptions, journal};
 use crate::storage::StorageError;
 
 /// The version of keys and keyspaces as a whole; values carry their own.
@@ -74,6 +74,8 @@ impl Engine {
         } else if let Some(missing) = missing_part(&data).map_err(failed)? {
             let detail = format!("data/{missing} is missing");
             return Err(OpenError::Corrupt { path: options.path.clone(), detail });
+        } else if let Some(damage) = journal::check(&data).map_err(failed)? {
+            return Err(OpenError::Corrupt { path: options.path.clone(), detail: damage });
         }
         Ok((Self::open_guarded(options, &data)?, lock))
     }
@@ -194,6 +196,8 @@ pub fn read_error(error: fjall::Error) -> StorageError {
 }
 
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "the engine panicked".to_owned())
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("the engine panicked");
+    // One line, as every error is told.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use super::*;
+use crate::storage::contract::Subject;
 use crate::storage::contract::sample::{Sample, committed, conflicts, due_times, entry_ids, events, put, read};
-use crate::storage::contract::{self, Subject};
 
 struct Folder(TempDir);
 
