@@ -84,17 +84,15 @@ impl<'a> Comparison<'a> {
             Answer::Broken(why) => return self.differ("answer", format!("status {}", expected.status), why),
         };
         // For an expired deadline 503 and 504 are one answer, each with its own class.
-        let unavailable = (503, "Resource Unavailable");
-        let unknown = (504, "Result Unknown");
-        let either =
-            self.step.expired && [expected.status, got.status].iter().all(|status| [503, 504].contains(status));
-        if expected.status != got.status && !either {
-            self.differ("status", expected.status, got.status);
-        }
-        let class = match either {
-            true if got.status == unavailable.0 => Some(unavailable.1),
-            true => Some(unknown.1),
-            false => header(&expected.headers, "woody.error-class"),
+        let class = match (expected.status, got.status) {
+            (503, 504) if self.step.expired => Some("Result Unknown"),
+            (504, 503) if self.step.expired => Some("Resource Unavailable"),
+            (expected_status, got_status) => {
+                if expected_status != got_status {
+                    self.differ("status", expected_status, got_status);
+                }
+                header(&expected.headers, "woody.error-class")
+            }
         };
         self.same("woody.error-class", class, header(&got.headers, "woody.error-class"));
         let reasons = [&expected.headers, &got.headers].map(|headers| header(headers, "woody.error-reason"));
