@@ -138,3 +138,21 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 pub fn random_unit() -> f64 {
     (u64::from_be_bytes(random_bytes()) >> 11) as f64 / (1_u64 << 53) as f64
 }
+
+/// Measures how long something took, on the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(std::time::Instant);
+
+// === impl Stopwatch ===
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        // IMPORTANT: the one reading of the monotonic clock.
+        #[allow(clippy::disallowed_methods)]
+        Self(std::time::Instant::now())
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}

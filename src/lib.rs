@@ -1,7 +1,28 @@
-//! Machinegun: a durable state machine engine.
+//! Machinegun: a durable state machine engine for payment systems.
+//!
+//! The rooms, in the order in which a Call flows through them. Arrows go down only.
+//!
+//! - [`service`] builds everything from settings and runs until it is told to stop.
+//! - [`woody`] is the RPC: it checks headers and deadline, and detaches handlers from their connections.
+//! - [`api`] turns Thrift calls into engine calls, and the engine's errors into exceptions and statuses.
+//! - [`ops`] answers health and metrics.
+//! - [`engine`] finds the machine's worker, queues, takes the step, commits, answers; and wakes what is due.
+//! - [`processor`] asks the client's service what the machine does next.
+//! - [`machine`] is the pure core: who may do what in which status, and what a step makes of the record.
+//! - [`storage`] makes the step durable: one atomic, conditional write.
+//! - [`wire`] is Thrift: the codec and the interface types.
+//!
+//! Leaves that anyone may use: [`config`] (the file, checked), [`telemetry`] (metrics), [`clock`] (time and randomness).
 
+pub mod api;
 pub mod clock;
+pub mod config;
+pub mod engine;
 pub mod machine;
+pub mod ops;
 pub mod processor;
+pub mod service;
 pub mod storage;
+pub mod telemetry;
 pub mod wire;
+pub mod woody;

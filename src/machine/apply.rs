@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::impact::{Answer, Change, Impact, NotificationId, Outcome, Refusal, Success, TimerChange};
 use super::key::CommitId;
-use super::record::{Debt, Phase, Record, RequestContext, Status, Timer};
+use super::record::{Debt, KEPT_NOTES, LONGEST_REASON, Phase, Record, RequestContext, Status, Timer, blank_aux_state};
 use super::retry::RetryPolicy;
-use crate::wire::{Content, Event, HistoryRange, Value, Wire, Writer, timestamp};
+use crate::wire::{Content, Event, HistoryRange, Wire, Writer, timestamp};
 
 /// What a step takes from outside: time and randomness.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,7 @@ pub struct Step {
 /// What becomes of an impact: maybe a step, and what the caller is told once it is committed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
+    /// None: nothing changes, be it a refusal or a call that only looked.
     pub step: Option<Step>,
     pub answer: Answer,
 }
@@ -62,16 +63,11 @@ pub fn apply(
     policy: &Policy,
     stamp: Stamp,
 ) -> Decision {
-    match (impact, outcome) {
-        (Impact::Init { .. }, Some(outcome)) => init(record, context, outcome, policy, stamp),
-        (_, Some(outcome)) => match record {
-            Some(record) => asked(record, impact, context, outcome, policy, stamp),
-            None => Decision { step: None, answer: Err(Refusal::MachineNotFound) },
-        },
-        (_, None) => match record {
-            Some(record) => decided(record, impact, stamp),
-            None => Decision { step: None, answer: Err(Refusal::MachineNotFound) },
-        },
+    match (impact, outcome, record) {
+        (Impact::Init { .. }, Some(outcome), _) => init(record, context, outcome, policy, stamp),
+        (_, Some(outcome), Some(record)) if record.exists() => asked(record, impact, context, outcome, policy, stamp),
+        (_, None, Some(record)) => decided(record, impact, stamp),
+        (_, _, _) => Decision { step: None, answer: Err(Refusal::MachineNotFound) },
     }
 }
 
@@ -83,6 +79,7 @@ fn init(
     policy: &Policy,
     stamp: Stamp,
 ) -> Decision {
+    debug_assert!(tombstone.is_none_or(|record| !record.exists()), "a Start never takes the place of a machine");
     let refused = |refusal| Decision { step: None, answer: Err(refusal) };
     let (response, change) = match outcome {
         Outcome::Done { response, change } => (response, change),
@@ -94,7 +91,7 @@ fn init(
         earlier: tombstone.map(Record::history_of_commits).unwrap_or_default(),
         epoch: stamp.commit,
         status: Status::Working(Phase::Idle),
-        aux_state: Content { format_version: None, data: Value::empty() },
+        aux_state: blank_aux_state(),
         timer: None,
         last_event: 0,
         notifications_due: None,
@@ -130,16 +127,26 @@ fn asked(
             match change_record(next, change, context, policy, stamp) {
                 Ok((mut next, events)) => {
                     let handled = if let Impact::Notification(it) = impact { Some(it.id) } else { None };
+                    if let Some(id) = handled.filter(|_| next.exists()) {
+                        note(&mut next, id);
+                    }
                     if matches!(impact, Impact::Notification(_) | Impact::Repair { .. }) {
                         next.notifications_due = look_again(&next, impact, stamp);
                     }
-                    let step = Step { record: Some(next), events, handled };
-                    Decision { step: Some(step), answer: Ok(response.map_or(Success::Done, Success::Response)) }
+                    let step = (handled.is_some() || !events.is_empty() || changed(record, &next)).then_some(Step {
+                        record: Some(next),
+                        events,
+                        handled,
+                    });
+                    Decision { step, answer: Ok(response.map_or(Success::Done, Success::Response)) }
                 }
                 Err(reason) => unexpected(record, impact, reason, stamp),
             }
         }
-        Outcome::RepairFailed(reason) => unchanged(Refusal::RepairFailed(reason)),
+        Outcome::RepairFailed(reason) if matches!(impact, Impact::Repair { .. }) => {
+            unchanged(Refusal::RepairFailed(reason))
+        }
+        Outcome::RepairFailed(_) => unexpected(record, impact, "the processor declined no repair".to_owned(), stamp),
         Outcome::Unexpected(reason) => unexpected(record, impact, reason, stamp),
         Outcome::HeldBack(reason) => unchanged(Refusal::Unavailable(reason)),
         Outcome::Transient(reason) => {
@@ -175,7 +182,14 @@ fn unexpected(record: &Record, impact: &Impact, reason: String, stamp: Stamp) ->
     Decision { step, answer: Err(Refusal::MachineFailed) }
 }
 
-fn fail(record: &Record, reason: String, stamp: Stamp) -> Record {
+/// A delivery that is repeated is recognised by the note.
+fn note(next: &mut Record, id: NotificationId) {
+    next.handled.push(id);
+    next.handled.drain(..next.handled.len().saturating_sub(KEPT_NOTES));
+}
+
+fn fail(record: &Record, mut reason: String, stamp: Stamp) -> Record {
+    reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
     let before = match &record.status {
         Status::Working(phase) | Status::Failed { before: phase, .. } => *phase,
         Status::Removed { .. } => Phase::Idle,
@@ -223,7 +237,10 @@ fn decided(record: &Record, impact: &Impact, stamp: Stamp) -> Decision {
         | Impact::Call { .. }
         | Impact::Repair { .. }
         | Impact::Timeout
-        | Impact::Notification(_) => return Decision { step: None, answer: Ok(Success::Done) },
+        | Impact::Notification(_) => {
+            let answer = Err(Refusal::Unavailable("nothing happens without the processor's answer".to_owned()));
+            return Decision { step: None, answer };
+        }
     };
     Decision { step: Some(Step { record: next, events: Vec::new(), handled: None }), answer: Ok(Success::Done) }
 }
@@ -235,6 +252,11 @@ fn decided(record: &Record, impact: &Impact, stamp: Stamp) -> Decision {
 fn look_again(next: &Record, impact: &Impact, stamp: Stamp) -> Option<i64> {
     let parked = next.notifications_due.is_some() || !matches!(impact, Impact::Notification(_));
     (next.exists() && parked).then(|| now(stamp))
+}
+
+/// Whether `next` says anything new besides its commit: a step that changes nothing commits nothing.
+fn changed(record: &Record, next: &Record) -> bool {
+    *record != Record { commit: record.commit, earlier: record.earlier.clone(), ..next.clone() }
 }
 
 /// The record as the step's commit finds it, under the new commit id.
@@ -255,7 +277,9 @@ fn change_record(
         None => {}
         Some(TimerChange::Unset) => next.timer = None,
         Some(TimerChange::In { seconds, range, timeout }) => {
-            let due = now(stamp).saturating_add(i64::from(seconds) * 1_000);
+            let due = millis_up(stamp.now_micros.saturating_add(i64::from(seconds) * 1_000_000));
+            // At once is now, not within the next millisecond.
+            let due = if seconds > 0 { due } else { due.min(now(stamp)) };
             next.timer = Some(arm(due, range, timeout, context)?);
         }
         Some(TimerChange::At { due, range, timeout }) => next.timer = Some(arm(due, range, timeout, context)?),
@@ -294,7 +318,7 @@ fn arm(due: i64, range: HistoryRange, timeout: i32, context: &RequestContext) ->
     if let Some(limit) = range.limit.filter(|limit| *limit < 0) {
         return Err(format!("the timer's history range has a negative limit: {limit}"));
     }
-    Ok(Timer { due, range, timeout, context: context.clone() })
+    Ok(Timer { due, range, timeout, context: context.detached() })
 }
 
 /// The tombstone of a machine. Its epoch's events and notifications are owed to deletion.
@@ -306,13 +330,18 @@ fn remove(record: Record, stamp: Stamp) -> Record {
         earlier: record.earlier,
         epoch: record.epoch,
         status: Status::Removed { at: now(stamp) },
-        aux_state: Content { format_version: None, data: Value::empty() },
+        aux_state: blank_aux_state(),
         timer: None,
         last_event: record.last_event,
         notifications_due: None,
         handled: Vec::new(),
         debts,
     }
+}
+
+/// A wake-up that is due in the middle of a millisecond waits for its end: never early.
+fn millis_up(micros: i64) -> i64 {
+    micros.div_euclid(1_000) + i64::from(micros.rem_euclid(1_000) > 0)
 }
 
 fn now(stamp: Stamp) -> i64 {

@@ -51,7 +51,9 @@ pub fn dispatch(record: Option<&Record>, impact: &Impact, now: i64) -> Dispatch 
         Impact::Drained => Dispatch::Decide,
         Impact::Paid if record.debts.is_empty() => ignore,
         Impact::Paid => Dispatch::Decide,
-        Impact::Forget if record.due().is_none_or(|due| due > now) || record.exists() => ignore,
+        // A tombstone that still owes is due at once, but not for this.
+        Impact::Forget if record.exists() || !record.debts.is_empty() => ignore,
+        Impact::Forget if record.due().is_none_or(|due| due > now) => ignore,
         Impact::Forget => Dispatch::Decide,
     }
 }

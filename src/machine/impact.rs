@@ -29,8 +29,10 @@ pub enum Impact {
     Timeout,
     Notification(Notification),
     /// No notification waits any more.
+    ///
+    /// This and `Paid` speak of the record that they were found true of: after a conflict, ask [`super::wake`] again.
     Drained,
-    /// The deletions that the record owes were made; what was paid.
+    /// The deletions that the record owes were made, all of them.
     Paid,
     /// The tombstone has rested long enough.
     Forget,

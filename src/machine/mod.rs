@@ -9,6 +9,8 @@ mod impact;
 mod key;
 mod record;
 pub mod retry;
+#[cfg(test)]
+mod tests;
 mod wake;
 
 pub use apply::{Decision, Limits, Policy, Stamp, Step, apply};
@@ -19,6 +21,7 @@ pub use impact::{
 };
 pub use key::{CommitId, Epoch, KeyError, MachineId, MachineKey, Namespace};
 pub use record::{
-    Debt, Head, KEPT_COMMITS, Phase, Record, RecordError, RequestContext, Status, StatusKind, TOMBSTONE_REST_MS, Timer,
+    Debt, Head, KEPT_COMMITS, KEPT_NOTES, LONGEST_REASON, Phase, Record, RecordError, RequestContext, Status,
+    StatusKind, TOMBSTONE_REST_MS, Timer, blank_aux_state, shown_timer,
 };
 pub use wake::{Wake, wake};

@@ -7,13 +7,19 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::key::{CommitId, Epoch};
-use crate::wire::{Content, Direction, HistoryRange, Value};
+use crate::wire::{Content, Direction, HistoryRange, Value, timestamp};
 
 /// How many commit ids a record remembers, its own included: a lost answer is recognised so far back.
 pub const KEPT_COMMITS: usize = 8;
 
 /// How long a tombstone rests after its debts are paid, in milliseconds: writes that are still under way find it.
 pub const TOMBSTONE_REST_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// How many handled notifications a record notes.
+pub const KEPT_NOTES: usize = 8;
+
+/// Bytes of a failure's reason that are kept: it is shown, never computed with, and every commit carries it.
+pub const LONGEST_REASON: usize = 4096;
 
 const VERSION: u8 = 1;
 const NO_DUE: i64 = i64::MAX;
@@ -33,7 +39,9 @@ pub struct Record {
     pub last_event: i64,
     /// When the notifications that wait for this machine want it to wake; none if none are known to wait.
     pub notifications_due: Option<i64>,
-    /// Notifications that took effect and whose entries may still stand.
+    /// The last notifications that took effect, newest last, at most [`KEPT_NOTES`]: one that is delivered again is
+    /// recognised. A commit is done only once the entries that it deletes are gone, so a note never goes before its
+    /// entry.
     pub handled: Vec<i64>,
     /// What removals still owe.
     pub debts: Vec<Debt>,
@@ -171,7 +179,7 @@ impl Record {
         }
     }
 
-    /// When the record wants to be woken. A failed machine waits for its repair, but its debts don't.
+    /// When the record wants to be woken, never before 1970. A failed machine waits for its repair, but its debts don't.
     pub fn due(&self) -> Option<i64> {
         let removal = match (&self.status, self.debts.is_empty()) {
             (Status::Removed { at }, true) => Some(at.saturating_add(TOMBSTONE_REST_MS)),
@@ -183,7 +191,9 @@ impl Record {
             Status::Working(_) => self.notifications_due,
             Status::Failed { .. } | Status::Removed { .. } => None,
         };
-        [self.timer_due(), notifications, removal].into_iter().flatten().min()
+        // So a store may order dues as unsigned bytes, and the greatest number stays free for none.
+        let due = [self.timer_due(), notifications, removal].into_iter().flatten().min();
+        due.map(|due| due.clamp(0, NO_DUE - 1))
     }
 
     pub fn exists(&self) -> bool {
@@ -248,6 +258,32 @@ impl Record {
             handled: body.handled,
             debts: body.debts,
         })
+    }
+}
+
+/// The aux state before the first step.
+pub fn blank_aux_state() -> Content {
+    Content { format_version: None, data: Value::empty() }
+}
+
+/// The timer as it is shown to processors and callers: whole seconds.
+pub fn shown_timer(record: &Record) -> Option<Bytes> {
+    record.timer.as_ref().map(|timer| timestamp::format_seconds(timer.due).into())
+}
+
+// === impl RequestContext ===
+
+impl RequestContext {
+    /// The context in memory of its own: what is kept for long must not hold a whole request alive.
+    pub fn detached(&self) -> Self {
+        let copy = Bytes::copy_from_slice;
+        let pairs = |pairs: &[(Bytes, Bytes)]| pairs.iter().map(|(name, value)| (copy(name), copy(value))).collect();
+        Self {
+            trace_id: copy(&self.trace_id),
+            span_id: copy(&self.span_id),
+            meta: pairs(&self.meta),
+            trace: pairs(&self.trace),
+        }
     }
 }
 

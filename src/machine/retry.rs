@@ -212,15 +212,16 @@ mod tests {
 
     #[test]
     fn delays_follow_the_pattern_until_it_is_exhausted() {
-        let day = ms(1_800_000);
-        let table: &[(RetryPolicy, &[u32], &[Option<u128>])] = &[
+        let half_an_hour = ms(1_800_000);
+        type Row<'a> = (RetryPolicy, &'a [u32], &'a [Option<u128>]);
+        let table: &[Row] = &[
             (
                 RetryPolicy::linear(MaxRetries::Times(2), ms(100)),
                 &[0, 1, 2, u32::MAX],
                 &[Some(100), Some(100), None, None],
             ),
             (
-                RetryPolicy::exponential(MaxRetries::Times(100), 2.0, ms(1000), Some(day)),
+                RetryPolicy::exponential(MaxRetries::Times(100), 2.0, ms(1000), Some(half_an_hour)),
                 &[0, 1, 2, 10, 11, 99, 100],
                 &[Some(1000), Some(2000), Some(4000), Some(1_024_000), Some(1_800_000), Some(1_800_000), None],
             ),
@@ -284,6 +285,29 @@ mod tests {
         assert_eq!(policy.delay_after(0, ms(251), 0.5), None);
         let policy = RetryPolicy::intervals(vec![ms(1), ms(2), ms(3)]).with_timecap(ms(3));
         assert_eq!(retries(&policy), 2);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_policy_panics_or_passes_its_bounds(
+            linear: bool,
+            factor: f64,
+            (timeout, max, jitter, total) in (0u64.., 0u64.., 0u64.., 0u64..),
+            attempt: u32,
+            unit: f64,
+        ) {
+            let total = MaxRetries::TotalTimeout(ms(total));
+            let policy = match linear {
+                true => RetryPolicy::linear(total, ms(timeout)),
+                false => RetryPolicy::exponential(total, factor, ms(timeout), Some(ms(max))),
+            };
+            let delay = policy.delay(attempt, unit);
+            proptest::prop_assert!(delay.is_none_or(|delay| delay <= CEILING));
+            if !linear {
+                proptest::prop_assert!(delay.is_none_or(|delay| delay <= ms(max)));
+            }
+            policy.with_jitter(ms(jitter)).delay(attempt, unit);
+        }
     }
 
     #[test]

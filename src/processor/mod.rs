@@ -1,9 +1,13 @@
 //! The client's service that decides what a machine does next.
 
+mod woody;
+
 use async_trait::async_trait;
 
 use crate::machine::{Outcome, RequestContext};
 use crate::wire::{Machine, Value};
+
+pub use woody::WoodyProcessor;
 
 /// One question to a processor.
 #[derive(Clone, Debug)]

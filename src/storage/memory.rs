@@ -1,13 +1,14 @@
 //! Machines in memory: for tests and benches. Nothing survives.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Commit, Due, Loaded, Outcome, Storage, StorageError};
-use crate::machine::{Epoch, MachineKey, Notification, NotificationId, Record, slice};
+use crate::machine::{CommitId, Epoch, MachineKey, Notification, NotificationId, Record, slice};
 use crate::wire::HistoryRange;
 
 #[derive(Debug, Default)]
@@ -20,11 +21,15 @@ struct State {
     records: HashMap<MachineKey, Record>,
     events: HashMap<(MachineKey, Epoch), BTreeMap<i64, Bytes>>,
     notifications: BTreeMap<(MachineKey, NotificationId), Notification>,
-    /// Ordered by time; a record's due has no notification id.
-    dues: BTreeMap<(i64, MachineKey, Option<NotificationId>), ()>,
-    /// An entry's own due, until it is parked.
-    entry_dues: HashMap<(MachineKey, NotificationId), i64>,
+    dues: BTreeMap<Place, MachineKey>,
+    /// Where the due of a record stands (without an id), or of an entry that is not parked.
+    places: HashMap<(MachineKey, Option<NotificationId>), Place>,
+    next_number: u64,
 }
+
+/// A due's place in their order: by time, then by the order of putting. A cursor is a place, so it stays good when
+/// dues come and go.
+type Place = (i64, u64);
 
 // === impl Memory ===
 
@@ -41,6 +46,58 @@ impl Memory {
 // === impl State ===
 
 impl State {
+    fn commit(&mut self, commit: &Commit) -> Outcome {
+        let key = &commit.key;
+        match (self.records.get(key), &commit.record) {
+            (Some(present), Some(record)) if remembers(present, record.commit) => return Outcome::Committed,
+            (None, None) => return Outcome::Committed,
+            (present, _) if present.map(|record| record.commit) != commit.expect => return Outcome::Conflict,
+            _ => {}
+        }
+        match &commit.record {
+            Some(record) => {
+                if !commit.events.is_empty() {
+                    let first = record.last_event - commit.events.len() as i64 + 1;
+                    let events = self.events.entry((key.clone(), record.epoch)).or_default();
+                    events.extend((first..).zip(commit.events.iter().cloned()));
+                }
+                self.set_due(key, None, record.due());
+                self.records.insert(key.clone(), Record::clone(record));
+            }
+            None => {
+                self.set_due(key, None, None);
+                self.records.remove(key);
+            }
+        }
+        self.settle(key, &commit.delete_notifications, &commit.park_notifications);
+        Outcome::Committed
+    }
+
+    fn set_due(&mut self, key: &MachineKey, entry: Option<NotificationId>, due: Option<i64>) {
+        if let Some(place) = self.places.remove(&(key.clone(), entry)) {
+            self.dues.remove(&place);
+        }
+        if let Some(at) = due.filter(|at| *at != i64::MAX) {
+            let place = (at, self.next_number);
+            self.next_number += 1;
+            self.dues.insert(place, key.clone());
+            self.places.insert((key.clone(), entry), place);
+        }
+    }
+
+    fn settle(&mut self, key: &MachineKey, delete: &[NotificationId], park: &[NotificationId]) {
+        for id in delete.iter().chain(park) {
+            self.set_due(key, Some(*id), None);
+        }
+        for id in delete {
+            self.notifications.remove(&(key.clone(), *id));
+        }
+    }
+
+    fn entries(&self, key: &MachineKey) -> impl Iterator<Item = &Notification> {
+        self.notifications.range((key.clone(), i64::MIN)..=(key.clone(), i64::MAX)).map(|(_, it)| it)
+    }
+
     fn read_events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
         if first > last {
             return Ok(Vec::new());
@@ -49,16 +106,20 @@ impl State {
         let events = self.events.get(&(key.clone(), epoch)).ok_or_else(|| missing(first))?;
         (first..=last).map(|id| events.get(&id).cloned().ok_or_else(|| missing(id))).collect()
     }
+}
 
-    fn settle(&mut self, key: &MachineKey, delete: &[NotificationId], park: &[NotificationId]) {
-        for id in delete.iter().chain(park) {
-            if let Some(due) = self.entry_dues.remove(&(key.clone(), *id)) {
-                self.dues.remove(&(due, key.clone(), Some(*id)));
-            }
-        }
-        for id in delete {
-            self.notifications.remove(&(key.clone(), *id));
-        }
+fn remembers(record: &Record, commit: CommitId) -> bool {
+    record.commit == commit || record.earlier.contains(&commit)
+}
+
+fn cursor((at, number): Place) -> Bytes {
+    [at.to_be_bytes(), number.to_be_bytes()].concat().into()
+}
+
+fn place(cursor: &[u8]) -> Result<Place, StorageError> {
+    match cursor.as_chunks::<8>() {
+        ([at, number], []) => Ok((i64::from_be_bytes(*at), u64::from_be_bytes(*number))),
+        _ => Err(StorageError::Corrupt("a cursor of dues is not one of this store's".to_owned())),
     }
 }
 
@@ -79,50 +140,20 @@ impl Storage for Memory {
     }
 
     async fn commit(&self, commit: Commit) -> Outcome {
-        let mut state = self.lock();
-        let key = &commit.key;
-        let present = state.records.get(key);
-        if let (Some(present), Some(record)) = (present, &commit.record)
-            && (present.commit == record.commit || present.earlier.contains(&record.commit))
-        {
-            return Outcome::Committed;
-        }
-        if present.map(|record| record.commit) != commit.expect {
-            return Outcome::Conflict;
-        }
-        if let Some(due) = present.and_then(Record::due) {
-            state.dues.remove(&(due, key.clone(), None));
-        }
-        match &commit.record {
-            Some(record) => {
-                let first = record.last_event - commit.events.len() as i64 + 1;
-                let events = state.events.entry((key.clone(), record.epoch)).or_default();
-                events.extend((first..).zip(commit.events.iter().cloned()));
-                if let Some(due) = record.due() {
-                    state.dues.insert((due, key.clone(), None), ());
-                }
-                state.records.insert(key.clone(), Record::clone(record));
-            }
-            None => drop(state.records.remove(key)),
-        }
-        state.settle(key, &commit.delete_notifications, &commit.park_notifications);
-        Outcome::Committed
+        self.lock().commit(&commit)
     }
 
     async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
         let mut state = self.lock();
         if !state.notifications.contains_key(&(key.clone(), it.id)) {
             state.notifications.insert((key.clone(), it.id), it.clone());
-            state.entry_dues.insert((key.clone(), it.id), due);
-            state.dues.insert((due, key.clone(), Some(it.id)), ());
+            state.set_due(key, Some(it.id), Some(due));
         }
         Ok(())
     }
 
     async fn notifications(&self, key: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError> {
-        let state = self.lock();
-        let entries = state.notifications.range((key.clone(), i64::MIN)..=(key.clone(), i64::MAX));
-        Ok(entries.take(limit).map(|(_, it)| it.clone()).collect())
+        Ok(self.lock().entries(key).take(limit).cloned().collect())
     }
 
     async fn settle_notifications(
@@ -135,22 +166,44 @@ impl Storage for Memory {
         Ok(())
     }
 
-    async fn delete_epoch(&self, key: &MachineKey, epoch: Epoch, _last: i64) -> Result<(), StorageError> {
+    async fn delete_epoch(&self, key: &MachineKey, epoch: Epoch, last: i64) -> Result<(), StorageError> {
         let mut state = self.lock();
-        state.events.remove(&(key.clone(), epoch));
-        let entries = state.notifications.range((key.clone(), i64::MIN)..=(key.clone(), i64::MAX));
-        let gone: Vec<_> = entries.filter(|(_, it)| it.epoch == epoch).map(|((_, id), _)| *id).collect();
+        if let Some(events) = state.events.get_mut(&(key.clone(), epoch)) {
+            events.retain(|id, _| *id > last);
+            if events.is_empty() {
+                state.events.remove(&(key.clone(), epoch));
+            }
+        }
+        let gone: Vec<_> = state.entries(key).filter(|it| it.epoch == epoch).map(|it| it.id).collect();
         state.settle(key, &gone, &[]);
         Ok(())
     }
 
     async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
         let state = self.lock();
-        // A place in the order is enough of a cursor here: memory is for small worlds.
-        let skip = after.and_then(|cursor| std::str::from_utf8(cursor).ok()?.parse().ok()).unwrap_or(0_usize);
-        let due = state.dues.keys().enumerate().skip(skip).take_while(|(_, (at, ..))| *at <= until).take(limit);
-        Ok(due
-            .map(|(place, (at, key, _))| Due { at: *at, key: key.clone(), cursor: (place + 1).to_string().into() })
-            .collect())
+        let from = after.map_or(Ok(Bound::Unbounded), |cursor| place(cursor).map(Bound::Excluded))?;
+        let due = state.dues.range((from, Bound::Unbounded)).take_while(|((at, _), _)| *at <= until).take(limit);
+        Ok(due.map(|(place, key)| Due { at: place.0, key: key.clone(), cursor: cursor(*place) }).collect())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+
+    use super::Memory;
+    use crate::storage::{Storage, contract};
+
+    struct Fresh;
+
+    #[async_trait]
+    impl contract::Subject for Fresh {
+        async fn open(&self) -> Arc<dyn Storage> {
+            Arc::new(Memory::new())
+        }
+    }
+
+    crate::storage_contract!(memory, || Fresh);
 }

@@ -11,6 +11,7 @@ use crate::machine::{CommitId, Epoch, MachineKey, Notification, NotificationId, 
 use crate::wire::HistoryRange;
 
 pub mod contract;
+pub mod embedded;
 pub mod memory;
 
 /// One step's atomic write, conditional on the commit that it was made from.
@@ -36,7 +37,7 @@ pub enum Outcome {
     Committed,
     /// Another commit stands where the expected one should; nothing was written.
     Conflict,
-    /// Surely not done.
+    /// Surely not done, neither by this put nor by an earlier one of the same commit.
     Refused(StorageError),
     /// Done or not: to be put again, the same bytes under the same commit id, until the answer is definite.
     Unknown(StorageError),
@@ -78,6 +79,8 @@ pub trait Storage: Send + Sync + 'static {
     /// The events `first` to `last` of an epoch, ascending. A gap is an error.
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError>;
 
+    /// Writes all that the commit says, or nothing. One whose id the present record still remembers is committed,
+    /// whatever it expects; so is forgetting a machine of which there is no record.
     async fn commit(&self, commit: Commit) -> Outcome;
 
     /// Puts an entry, due at `due` (unix milliseconds). Putting the same id again changes nothing.
@@ -97,7 +100,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Deletes the events 1 to `last` of an epoch, and the notifications' entries that belong to it. Repeatable.
     async fn delete_epoch(&self, key: &MachineKey, epoch: Epoch, last: i64) -> Result<(), StorageError>;
 
-    /// What is due up to `until` (unix milliseconds), ascending by time, at most `limit`, behind `after` if it is given.
+    /// What is due up to `until` (unix milliseconds, included), ascending by time, at most `limit`, behind `after` if it
+    /// is given: the cursor of a due, which stays good when that due is gone. A due of `i64::MAX` never comes.
     /// A machine may occur several times. What is found may be outdated: the record decides.
     async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError>;
 

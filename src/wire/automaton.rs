@@ -50,6 +50,9 @@ thrift_methods! {
         throws { 1 => "NamespaceNotFound", 2 => "MachineAlreadyExists", 3 => "MachineFailed" };
     Repair = "Repair" (DescribedParams) -> Value,
         throws { 1 => "NamespaceNotFound", 2 => "MachineNotFound", 3 => "MachineFailed", 4 => "MachineAlreadyWorking", 5 => "RepairFailed" };
+    /// Repair as callers of the first generation know it; its service is `LegacyAutomaton` in the IDL, its path the same.
+    LegacyRepair = "Repair" (DescribedParams) -> Void,
+        throws { 1 => "NamespaceNotFound", 2 => "MachineNotFound", 3 => "MachineFailed" };
     SimpleRepair = "SimpleRepair" (SimpleRepairParams) -> Void,
         throws { 1 => "NamespaceNotFound", 2 => "MachineNotFound", 3 => "MachineFailed", 4 => "MachineAlreadyWorking" };
     Call = "Call" (DescribedParams) -> Value,

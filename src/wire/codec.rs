@@ -75,6 +75,10 @@ pub trait Wire: Sized {
     const TYPE: Type;
     fn read(reader: &mut Reader) -> Result<Self, Error>;
     fn write(&self, writer: &mut Writer);
+    /// About how many bytes [`Self::write`] appends: what may be long counts in full, so that buffers need not grow.
+    fn size_hint(&self) -> usize {
+        8
+    }
     /// The type as the IDL spells it, typedefs resolved (`string` stands for binary too).
     fn idl() -> String;
 }
@@ -83,6 +87,7 @@ pub trait Wire: Sized {
 
 impl Type {
     /// The types that a strict peer may send. Void, the obsolete numbers and uuid are refused.
+    #[inline]
     pub fn from_byte(byte: u8) -> Result<Self, Error> {
         Ok(match byte {
             0 => Self::Stop,
@@ -102,7 +107,8 @@ impl Type {
     }
 
     /// The fewest bytes that a value of the type takes: bounds a claimed container size.
-    fn least_size(self) -> usize {
+    #[inline]
+    pub(super) fn least_size(self) -> usize {
         match self {
             Self::Stop | Self::Bool | Self::I8 | Self::Struct => 1,
             Self::I16 => 2,
@@ -130,15 +136,18 @@ impl Reader {
     }
 
     /// Bytes already read.
+    #[inline]
     pub fn position(&self) -> usize {
         self.at
     }
 
+    #[inline]
     pub fn left(&self) -> usize {
         self.bytes.len() - self.at
     }
 
     /// The bytes from `from` up to here, shared with the input.
+    #[inline]
     pub fn since(&self, from: usize) -> Bytes {
         self.bytes.slice(from..self.at)
     }
@@ -151,7 +160,8 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, wanted: usize) -> Result<&[u8], Error> {
+    #[inline]
+    pub(super) fn take(&mut self, wanted: usize) -> Result<&[u8], Error> {
         let left = self.left();
         if wanted > left {
             return Err(Error::Truncated { wanted, at: self.at, left });
@@ -161,52 +171,64 @@ impl Reader {
         Ok(&self.bytes[from..self.at])
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N)?);
         Ok(array)
     }
 
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, Error> {
         Ok(self.array::<1>()?[0])
     }
 
+    #[inline]
     pub fn i16(&mut self) -> Result<i16, Error> {
         Ok(i16::from_be_bytes(self.array()?))
     }
 
+    #[inline]
     pub fn i32(&mut self) -> Result<i32, Error> {
         Ok(i32::from_be_bytes(self.array()?))
     }
 
+    #[inline]
     pub fn i64(&mut self) -> Result<i64, Error> {
         Ok(i64::from_be_bytes(self.array()?))
     }
 
     /// NaN and infinities can't exist in the peers' language: they are refused wherever they stand.
+    #[inline]
     pub fn double(&mut self) -> Result<f64, Error> {
         let double = f64::from_be_bytes(self.array()?);
         if double.is_finite() { Ok(double) } else { Err(Error::NotFinite) }
     }
 
     /// A string or binary, without a look at its contents.
+    #[inline]
     pub fn string(&mut self) -> Result<Bytes, Error> {
-        let length = self.i32()?;
-        let length = usize::try_from(length).map_err(|_| Error::NegativeLength(length))?;
+        let length = self.length()?;
         let from = self.at;
         self.take(length)?;
         Ok(self.since(from))
     }
 
-    /// As [`Self::string`], for text that must be UTF-8.
-    pub(super) fn skip_utf8(&mut self) -> Result<(), Error> {
+    #[inline]
+    pub(super) fn length(&mut self) -> Result<usize, Error> {
         let length = self.i32()?;
-        let length = usize::try_from(length).map_err(|_| Error::NegativeLength(length))?;
+        usize::try_from(length).map_err(|_| Error::NegativeLength(length))
+    }
+
+    /// Passes over text that must be UTF-8.
+    pub(super) fn skip_utf8(&mut self) -> Result<(), Error> {
+        let length = self.length()?;
         std::str::from_utf8(self.take(length)?).map_err(|_| Error::NotUtf8)?;
         Ok(())
     }
 
     /// The next field's type and id, or none at the struct's end.
+    #[inline]
     pub fn field(&mut self) -> Result<Option<(Type, i16)>, Error> {
         match Type::from_byte(self.u8()?)? {
             Type::Stop => Ok(None),
@@ -235,7 +257,8 @@ impl Reader {
     }
 
     /// A claimed container size. INVARIANT: never more than the bytes left can hold, so looping over it ends soon.
-    fn size(&mut self, least: usize) -> Result<usize, Error> {
+    #[inline]
+    pub(super) fn size(&mut self, least: usize) -> Result<usize, Error> {
         let size = self.i32()?;
         match usize::try_from(size) {
             Err(_) => Err(Error::NegativeLength(size)),
@@ -244,62 +267,9 @@ impl Reader {
         }
     }
 
+    #[inline]
     pub(super) fn too_deep(&self, depth: usize) -> Result<(), Error> {
         if depth > self.limits.depth as usize { Err(Error::TooDeep(self.limits.depth)) } else { Ok(()) }
-    }
-
-    /// Passes over a value of a type that nobody here knows. Iterative: depth costs heap, and is bounded.
-    pub fn skip(&mut self, kind: Type) -> Result<(), Error> {
-        enum Frame {
-            Struct,
-            List(Type, usize),
-            Map(Type, Type, usize),
-        }
-        let mut stack: Vec<Frame> = Vec::new();
-        let mut next = kind;
-        loop {
-            match next {
-                Type::Stop => return Err(Error::UnknownType(0)),
-                Type::Bool | Type::I8 => drop(self.take(1)?),
-                Type::I16 => drop(self.take(2)?),
-                Type::I32 => drop(self.take(4)?),
-                Type::I64 => drop(self.take(8)?),
-                Type::Double => drop(self.double()?),
-                Type::String => drop(self.string()?),
-                Type::Struct => stack.push(Frame::Struct),
-                Type::List | Type::Set => {
-                    let element = Type::from_byte(self.u8()?)?;
-                    let size = self.size(element.least_size())?;
-                    stack.push(Frame::List(element, size));
-                }
-                Type::Map => {
-                    let key = Type::from_byte(self.u8()?)?;
-                    let value = Type::from_byte(self.u8()?)?;
-                    let size = self.size(key.least_size() + value.least_size())?;
-                    // Keys and values alternate: an even number to go means that a key is next.
-                    stack.push(Frame::Map(key, value, size * 2));
-                }
-            }
-            self.too_deep(stack.len())?;
-            next = loop {
-                match stack.last_mut() {
-                    None => return Ok(()),
-                    Some(Frame::Struct) => match self.field()? {
-                        Some((kind, _)) => break kind,
-                        None => drop(stack.pop()),
-                    },
-                    Some(Frame::List(_, 0) | Frame::Map(_, _, 0)) => drop(stack.pop()),
-                    Some(Frame::List(element, left)) => {
-                        *left -= 1;
-                        break *element;
-                    }
-                    Some(Frame::Map(key, value, left)) => {
-                        *left -= 1;
-                        break if *left % 2 == 1 { *key } else { *value };
-                    }
-                }
-            };
-        }
     }
 }
 
@@ -318,22 +288,27 @@ impl Writer {
         self.buffer
     }
 
+    #[inline]
     pub fn raw(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
+    #[inline]
     pub fn u8(&mut self, value: u8) {
         self.buffer.push(value);
     }
 
+    #[inline]
     pub fn i16(&mut self, value: i16) {
         self.raw(&value.to_be_bytes());
     }
 
+    #[inline]
     pub fn i32(&mut self, value: i32) {
         self.raw(&value.to_be_bytes());
     }
 
+    #[inline]
     pub fn i64(&mut self, value: i64) {
         self.raw(&value.to_be_bytes());
     }
@@ -342,6 +317,7 @@ impl Writer {
         self.raw(&value.to_be_bytes());
     }
 
+    #[inline]
     pub fn string(&mut self, bytes: &[u8]) {
         self.size(bytes.len());
         self.raw(bytes);
@@ -352,11 +328,13 @@ impl Writer {
         self.i32(i32::try_from(size).unwrap_or(i32::MAX));
     }
 
+    #[inline]
     pub fn field(&mut self, kind: Type, id: i16) {
-        self.u8(kind as u8);
-        self.i16(id);
+        let [high, low] = id.to_be_bytes();
+        self.raw(&[kind as u8, high, low]);
     }
 
+    #[inline]
     pub fn stop(&mut self) {
         self.u8(Type::Stop as u8);
     }
@@ -370,54 +348,5 @@ impl Writer {
         self.u8(key as u8);
         self.u8(value as u8);
         self.size(size);
-    }
-}
-
-// === impl Wire ===
-
-macro_rules! wire_scalar {
-    ($rust:ty, $kind:ident, $name:literal, $read:expr, $write:expr) => {
-        impl Wire for $rust {
-            const TYPE: Type = Type::$kind;
-            fn read(reader: &mut Reader) -> Result<Self, Error> {
-                $read(reader)
-            }
-            fn write(&self, writer: &mut Writer) {
-                $write(writer, self)
-            }
-            fn idl() -> String {
-                $name.to_owned()
-            }
-        }
-    };
-}
-
-wire_scalar!(bool, Bool, "bool", |r: &mut Reader| Ok(r.u8()? != 0), |w: &mut Writer, v: &bool| w.u8(u8::from(*v)));
-wire_scalar!(i32, I32, "i32", Reader::i32, |w: &mut Writer, v: &i32| w.i32(*v));
-wire_scalar!(i64, I64, "i64", Reader::i64, |w: &mut Writer, v: &i64| w.i64(*v));
-wire_scalar!(f64, Double, "double", Reader::double, |w: &mut Writer, v: &f64| w.double(*v));
-wire_scalar!(Bytes, String, "string", Reader::string, |w: &mut Writer, v: &Bytes| w.string(v));
-
-impl<T: Wire> Wire for Vec<T> {
-    const TYPE: Type = Type::List;
-
-    fn read(reader: &mut Reader) -> Result<Self, Error> {
-        let size = reader.elements(T::TYPE)?;
-        let mut list = Vec::new();
-        for _ in 0..size {
-            list.push(T::read(reader)?);
-        }
-        Ok(list)
-    }
-
-    fn write(&self, writer: &mut Writer) {
-        writer.elements(T::TYPE, self.len());
-        for element in self {
-            element.write(writer);
-        }
-    }
-
-    fn idl() -> String {
-        format!("list<{}>", T::idl())
     }
 }

@@ -35,6 +35,10 @@ macro_rules! thrift_struct {
                 writer.stop();
             }
 
+            fn size_hint(&self) -> usize {
+                1 $(+ $crate::thrift_struct!(@hint $need self.$field))*
+            }
+
             fn idl() -> String {
                 stringify!($name).to_owned()
             }
@@ -47,21 +51,31 @@ macro_rules! thrift_struct {
                     union: false,
                     fields: vec![$($crate::wire::schema::Field {
                         id: $id,
-                        name: stringify!($field),
+                        name: $crate::wire::schema::plain(stringify!($field)),
                         need: stringify!($need),
                         kind: <$type as $crate::wire::Wire>::idl(),
+                        default: $crate::thrift_struct!(@default $($fill)?),
                     },)*],
                 }
             }
         }
     )*};
+    (@default) => { None };
+    (@default $fill:expr) => { Some($crate::wire::schema::encoded(&$fill)) };
     (@type optional $type:ty) => { Option<$type> };
     (@type $need:ident $type:ty) => { $type };
     (@finish optional $name:ident $field:ident) => { $field };
     (@finish filled $name:ident $field:ident = $fill:expr) => { $field.unwrap_or($fill) };
     (@finish $need:ident $name:ident $field:ident) => {
-        $field.ok_or($crate::wire::Error::Missing { of: stringify!($name), field: stringify!($field) })?
+        $field.ok_or($crate::wire::Error::Missing {
+            of: stringify!($name),
+            field: $crate::wire::schema::plain(stringify!($field)),
+        })?
     };
+    (@hint optional $self:ident.$field:ident) => {
+        $self.$field.as_ref().map_or(0, |value| 3 + $crate::wire::Wire::size_hint(value))
+    };
+    (@hint $need:ident $self:ident.$field:ident) => { 3 + $crate::wire::Wire::size_hint(&$self.$field) };
     (@write optional $self:ident.$field:ident, $id:literal, $type:ty, $writer:ident) => {
         if let Some(value) = &$self.$field {
             $writer.field(<$type as $crate::wire::Wire>::TYPE, $id);
@@ -114,6 +128,12 @@ macro_rules! thrift_union {
                 writer.stop();
             }
 
+            fn size_hint(&self) -> usize {
+                match self {
+                    $(Self::$variant(value) => 4 + $crate::wire::Wire::size_hint(value),)*
+                }
+            }
+
             fn idl() -> String {
                 stringify!($name).to_owned()
             }
@@ -126,9 +146,10 @@ macro_rules! thrift_union {
                     union: true,
                     fields: vec![$($crate::wire::schema::Field {
                         id: $id,
-                        name: stringify!($field),
+                        name: $crate::wire::schema::plain(stringify!($field)),
                         need: "optional",
                         kind: <$type as $crate::wire::Wire>::idl(),
+                        default: None,
                     },)*],
                 }
             }

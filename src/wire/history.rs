@@ -65,6 +65,10 @@ impl Wire for History {
         }
     }
 
+    fn size_hint(&self) -> usize {
+        5 + self.size()
+    }
+
     fn idl() -> String {
         "list<Event>".to_owned()
     }

@@ -6,6 +6,9 @@ use super::codec::{Error, Limits, Reader, Type, Wire, Writer};
 use super::exception::Exception;
 use super::message::{Header, MessageType};
 
+/// More than an envelope and a result's field and stop take.
+const ENVELOPE: usize = 32;
+
 /// A method of a service; declared by `thrift_methods!`.
 pub trait Method {
     const NAME: &'static str;
@@ -34,9 +37,9 @@ pub fn read_args<M: Method>(reader: &mut Reader) -> Result<M::Args, Error> {
     Ok(args)
 }
 
-/// A whole call. Sequence number 0, as the original's client sends.
+/// A whole call. Sequence number 0, as the original's client sends. The buffer has room for `capacity` bytes at least.
 pub fn write_call<M: Method>(args: &M::Args, capacity: usize) -> Bytes {
-    let mut writer = Writer::with_capacity(capacity);
+    let mut writer = Writer::with_capacity(capacity.max(ENVELOPE + args.size_hint()));
     Header::write(MessageType::Call, M::NAME.as_bytes(), 0, &mut writer);
     args.write(&mut writer);
     writer.into_bytes()
@@ -44,7 +47,7 @@ pub fn write_call<M: Method>(args: &M::Args, capacity: usize) -> Bytes {
 
 /// A whole reply.
 pub fn write_reply<M: Method>(seqid: i32, result: &Result<M::Success, Exception>) -> Result<Bytes, Undeclared> {
-    let mut writer = Writer::with_capacity(64);
+    let mut writer = Writer::with_capacity(ENVELOPE + result.as_ref().map_or(0, Wire::size_hint));
     Header::write(MessageType::Reply, M::NAME.as_bytes(), seqid, &mut writer);
     match result {
         Ok(success) => {

@@ -10,12 +10,17 @@
 mod automaton;
 mod codec;
 mod declare;
+pub mod event_sink;
 pub mod exception;
 mod history;
+pub mod lifecycle_sink;
 pub mod message;
 mod method;
+pub mod notification_id;
+mod primitive;
 mod processor;
 pub mod schema;
+mod skip;
 mod state;
 pub mod timestamp;
 mod value;

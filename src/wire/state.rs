@@ -97,9 +97,10 @@ thrift_struct! {
     pub struct RemoveAction {}
 
     pub struct ComplexAction {
+        /// Deprecated by `timer` in all generations.
         1 => set_timer: optional SetTimerAction,
-        2 => tag: optional TagAction,
         3 => timer: optional TimerAction,
+        2 => tag: optional TagAction,
         4 => remove: optional RemoveAction,
     }
 

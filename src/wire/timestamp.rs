@@ -4,13 +4,26 @@ use std::fmt::Write as _;
 
 const DAY: i64 = 86_400;
 
-/// Why a text is no UTC timestamp.
+/// 10000-01-01T00:00:00Z in unix seconds: no text of four year digits reaches it.
+const YEAR_10000: i64 = 253_402_300_800;
+
+/// Why a text is no UTC timestamp. Shown as the word that the original says, where it says one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimestampError {
-    /// The suffix is none of `Z`, `+00:00`, `-00:00`. The name is what peers see.
+    /// The suffix is none of `Z`, `+00:00`, `-00:00`.
     #[error("not_utc")]
     NotUtc,
+    /// Something else where a number should stand.
     #[error("badarg")]
+    BadNumber,
+    /// There is no such month, or the day is 0.
+    #[error("function_clause")]
+    NoSuchDate,
+    /// The month is shorter.
+    #[error("if_clause")]
+    NoSuchDay,
+    /// Not of the form at all; the original knows no word for it and crashes.
+    #[error("badmatch")]
     Malformed,
 }
 
@@ -66,60 +79,143 @@ pub fn format_seconds(millis: i64) -> String {
     format!("{}Z", date_time(millis.div_euclid(1_000)))
 }
 
-/// Unix nanoseconds of a UTC timestamp. Accepted as the original's parser does: `T`, `t`, `_` or a blank between date
-/// and time, any number of fraction digits, hour 24, minute 60 and second 60 carried forward.
-pub fn parse_nanos(text: &[u8]) -> Result<i128, TimestampError> {
-    let stem = [&b"Z"[..], b"+00:00", b"-00:00"]
-        .iter()
-        .find_map(|suffix| text.strip_suffix(*suffix))
-        .ok_or(TimestampError::NotUtc)?;
-    let number = |from: usize, digits: usize| -> Result<i64, TimestampError> {
-        let part = stem.get(from..from + digits).ok_or(TimestampError::Malformed)?;
-        part.iter().try_fold(0, |sum, byte| match byte {
+/// Whole seconds since 1970, and the digits after the point.
+fn parse(text: &[u8]) -> Result<(i64, &[u8]), TimestampError> {
+    if ![&b"Z"[..], b"+00:00", b"-00:00"].iter().any(|suffix| text.ends_with(suffix)) {
+        return Err(TimestampError::NotUtc);
+    }
+    let (stem, rest) = text.split_at_checked(19).ok_or(TimestampError::Malformed)?;
+    // What separates date and time is left open: the peers take any character.
+    for (at, mark) in [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')] {
+        if stem[at] != mark {
+            return Err(TimestampError::Malformed);
+        }
+    }
+    let number = |from: usize, digits: usize| {
+        stem[from..from + digits].iter().try_fold(0, |sum, byte| match byte {
             b'0'..=b'9' => Ok(sum * 10 + i64::from(byte - b'0')),
-            _ => Err(TimestampError::Malformed),
+            _ => Err(TimestampError::BadNumber),
         })
-    };
-    let mark = |at: usize, marks: &[u8]| match stem.get(at) {
-        Some(byte) if marks.contains(byte) => Ok(()),
-        _ => Err(TimestampError::Malformed),
     };
     let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
     let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
-    mark(4, b"-")?;
-    mark(7, b"-")?;
-    mark(10, b"Tt_ ")?;
-    mark(13, b":")?;
-    mark(16, b":")?;
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let days_in_month = match month {
         2 if leap => 29,
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         1..=12 => 31,
-        _ => return Err(TimestampError::Malformed),
+        _ => return Err(TimestampError::NoSuchDate),
     };
-    if day < 1 || day > days_in_month || hour > 24 || minute > 60 || second > 60 {
+    if day < 1 {
+        return Err(TimestampError::NoSuchDate);
+    }
+    if day > days_in_month {
+        return Err(TimestampError::NoSuchDay);
+    }
+    let fraction_end = rest.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'.')).unwrap_or(rest.len());
+    let (fraction, zone) = rest.split_at(fraction_end);
+    match zone {
+        b"Z" | b"+00:00" | b"-00:00" => {}
+        // Here the peers expect a sign and a number of hours.
+        [_, tens, ones, ..] if !tens.is_ascii_digit() || !ones.is_ascii_digit() => {
+            return Err(TimestampError::BadNumber);
+        }
+        _ => return Err(TimestampError::Malformed),
+    }
+    let digits = match fraction {
+        [] => fraction,
+        [b'.', digits @ ..] if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => digits,
+        _ => return Err(TimestampError::BadNumber),
+    };
+    let seconds = days_from_civil(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
+    if seconds >= YEAR_10000 {
         return Err(TimestampError::Malformed);
     }
-    let mut nanos: i128 = 0;
-    if let Some(fraction) = stem.get(19..).filter(|rest| !rest.is_empty()) {
-        let digits = fraction.strip_prefix(b".").ok_or(TimestampError::Malformed)?;
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(TimestampError::Malformed);
-        }
-        let mut scale: i128 = 100_000_000;
-        for digit in digits.iter().take(9) {
-            nanos += i128::from(digit - b'0') * scale;
-            scale /= 10;
-        }
-    }
-    let seconds = days_from_civil(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
-    Ok(i128::from(seconds) * 1_000_000_000 + nanos)
+    Ok((seconds, digits))
+}
+
+/// Unix nanoseconds of a UTC timestamp, further digits dropped. Accepted as the original's parser does: any character
+/// between date and time, any number of fraction digits, and any two digits as hour, minute and second, which carry
+/// forward.
+pub fn parse_nanos(text: &[u8]) -> Result<i128, TimestampError> {
+    let (seconds, digits) = parse(text)?;
+    let fraction = (0..9).fold(0, |sum, at| sum * 10 + i128::from(digits.get(at).map_or(0, |digit| digit - b'0')));
+    Ok(i128::from(seconds) * 1_000_000_000 + fraction)
 }
 
 /// Unix milliseconds, the fraction rounded to the nearest one: a deadline.
 pub fn parse_millis(text: &[u8]) -> Result<i64, TimestampError> {
     // Years are four digits, so the number of milliseconds always fits.
     Ok((parse_nanos(text)? + 500_000).div_euclid(1_000_000) as i64)
+}
+
+/// Unix seconds, the fraction dropped: a timer's target.
+pub fn parse_seconds(text: &[u8]) -> Result<i64, TimestampError> {
+    Ok(parse(text)?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_day_is_read_back_from_its_text() {
+        // The first and the last day of four year digits, and between them one whole turn of the calendar.
+        for day in [-719_528, 2_932_896].into_iter().chain(-25_567..120_530) {
+            let seconds = day * DAY + day.rem_euclid(DAY);
+            assert_eq!(parse_seconds(format_seconds(seconds * 1_000).as_bytes()), Ok(seconds));
+        }
+    }
+
+    #[test]
+    fn fractions_are_rounded_to_the_millisecond_and_may_carry() {
+        for (text, millis) in [
+            ("1970-01-01T00:00:00.0004Z", 0),
+            ("1970-01-01T00:00:00.0005Z", 1),
+            ("1970-01-01T00:00:00.9999Z", 1_000),
+            ("1970-01-01T00:00:00.9995999999999Z", 1_000),
+            ("1970-01-01T00:00:00.5+00:00", 500),
+            ("1970-01-01_00:00:00.5-00:00", 500),
+            ("1970-01-01T24:00:00Z", 86_400_000),
+            ("1970-01-01T00:60:60Z", 3_660_000),
+            ("1969-12-31T23:59:59.5Z", -500),
+        ] {
+            assert_eq!(parse_millis(text.as_bytes()), Ok(millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_malformed_text_has_the_word_that_peers_know() {
+        for (text, error) in [
+            ("2099-01-02T03:04:05+03:00", TimestampError::NotUtc),
+            ("2099-01-02T03:04:05+0000", TimestampError::NotUtc),
+            ("2099-01-02T03:04:05z", TimestampError::NotUtc),
+            ("2099-01-02T03:04:05", TimestampError::NotUtc),
+            ("2099-01-02", TimestampError::NotUtc),
+            ("", TimestampError::NotUtc),
+            ("30s", TimestampError::NotUtc),
+            ("5000", TimestampError::NotUtc),
+            ("badboy", TimestampError::NotUtc),
+            ("2099-13-02T03:04:05Z", TimestampError::NoSuchDate),
+            ("2099-00-02T03:04:05Z", TimestampError::NoSuchDate),
+            ("2099-01-00T03:04:05Z", TimestampError::NoSuchDate),
+            ("2099-02-30T03:04:05Z", TimestampError::NoSuchDay),
+            ("2100-02-29T03:04:05Z", TimestampError::NoSuchDay),
+            ("2099-01-02T03:04:05.Z", TimestampError::BadNumber),
+            ("2099-01-02T03:04:05,5Z", TimestampError::BadNumber),
+            ("2099-01-02T03:04:05.5.5Z", TimestampError::BadNumber),
+            ("2099-01-02T03:04:05Z, 2099-01-02T03:04:05Z", TimestampError::BadNumber),
+            ("2099-01-02T0x:04:05Z", TimestampError::BadNumber),
+            ("2099-01-02T03:04:05,123Z", TimestampError::Malformed),
+            ("Z", TimestampError::Malformed),
+            ("badZ", TimestampError::Malformed),
+            ("2099-1-2T03:04:05Z", TimestampError::Malformed),
+            ("12099-01-02T03:04:05Z", TimestampError::Malformed),
+            ("9999-12-31T24:00:00Z", TimestampError::Malformed),
+            ("2099-01-02\u{e9}03:04:05Z", TimestampError::Malformed),
+        ] {
+            assert_eq!(parse_millis(text.as_bytes()), Err(error), "{text}");
+        }
+    }
 }

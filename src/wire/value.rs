@@ -31,6 +31,11 @@ impl Value {
         Self::one(Type::I64, 3, |writer| writer.i64(value))
     }
 
+    /// None for NaN and the infinities, which the peers can't hold.
+    pub fn double(value: f64) -> Option<Self> {
+        value.is_finite().then(|| Self::one(Type::Double, 4, |writer| writer.double(value)))
+    }
+
     pub fn str(text: &str) -> Self {
         Self::one(Type::String, 5, |writer| writer.string(text.as_bytes()))
     }
@@ -80,7 +85,8 @@ impl Value {
         Self(Bytes::copy_from_slice(&self.0))
     }
 
-    /// Passes over one value and checks it. Iterative: depth costs heap, not stack, and is bounded.
+    /// Passes over one value and checks it. Iterative: depth costs heap, not stack, and is bounded. A scalar allocates
+    /// nothing.
     fn check(reader: &mut Reader) -> Result<(), Error> {
         enum Frame {
             /// In a union; whether its one known field was seen.
@@ -134,6 +140,7 @@ impl Value {
                         return Err(Error::Union { of: "Value", found: "several" });
                     }
                     match id {
+                        1 => reader.skip_fields()?,
                         5 => reader.skip_utf8()?,
                         7 => {
                             let pairs = reader.pairs(Type::Struct, Type::Struct)?;
@@ -162,6 +169,10 @@ impl Wire for Value {
 
     fn write(&self, writer: &mut Writer) {
         writer.raw(&self.0);
+    }
+
+    fn size_hint(&self) -> usize {
+        self.0.len()
     }
 
     fn idl() -> String {

@@ -1,0 +1,260 @@
+//! The table of every key there is, and what becomes of it.
+//!
+//! A key that is not here is an error, so nothing is ever ignored in silence. When a release begins to act on a key,
+//! its row goes from `NotYet` or `Refused` to `Used`: the reader already knows the value.
+
+use super::tree::Value;
+
+/// One key, or several at once: `*` is any name, `[]` any item of a list, `a|b` either.
+pub(super) struct Key {
+    pub(super) path: &'static str,
+    pub(super) fate: Fate,
+}
+
+pub(super) enum Fate {
+    /// It means what it always meant, or is a key of ours.
+    Used,
+    /// Another meaning than in the original; continues "... is used differently: ".
+    Differently(&'static str),
+    /// Checked and kept in the settings, but nothing acts on it; continues "... is not acted on yet: ".
+    /// Not said of a value for which it makes no difference.
+    NotYet(Harmless, &'static str),
+    /// No meaning here, neither are the keys below it; continues "... is ignored: ".
+    Ignored(&'static str),
+    /// Not to be started with, except for a value that asks for nothing: what is wrong, what to write instead.
+    Refused(Harmless, &'static str, &'static str),
+}
+
+/// Says whether a value makes no difference.
+pub(super) type Harmless = fn(&Value) -> bool;
+
+fn never(_: &Value) -> bool {
+    false
+}
+
+fn if_false(value: &Value) -> bool {
+    matches!(value, Value::Bool(false))
+}
+
+fn if_zero(value: &Value) -> bool {
+    matches!(value, Value::Int(0)) || matches!(value, Value::Float(f) if *f == 0.0)
+}
+
+fn if_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Map(map) => map.is_empty(),
+        Value::List(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+use Fate::{Differently, Ignored, NotYet, Refused, Used};
+
+const ERLANG: &str = "only the Erlang node needs it";
+const ERLANG_LOGGER: &str = "only Erlang's logger has such queues";
+const CONSUL: &str = "instances no longer meet through Consul";
+const RIAK: &str = "only the Riak storage had connections of that kind";
+const PROGRESSOR: &str = "only the progressor engine used it";
+const QUOTA: &str = "timers are taken up without a quota";
+const RETRIES: &str = "what this policy is for does not happen in this release, or stops the service";
+
+pub(super) const KEYS: &[Key] = &[
+    // The node.
+    key("service_name", Used),
+    key("snowflake_machine_id", Used),
+    key("dist_node_name", Ignored(ERLANG)),
+    key("dist_port", Ignored(ERLANG)),
+    key("erlang", Ignored(ERLANG)),
+    key("process_registry", Ignored("machines live in the instance that owns them")),
+    key("consuela", Ignored(CONSUL)),
+    key("consul", Ignored(CONSUL)),
+    key("metrics", Ignored("metrics are fetched from /metrics, nothing pushes them")),
+    key("opentelemetry", Ignored("the environment's OTEL_* variables say where traces go")),
+    key("postgres|progressor|canal", Ignored(PROGRESSOR)),
+    key("cluster", NotYet(if_empty, "this release runs as one instance, so start exactly one")),
+    key("cluster.discovery", Used),
+    key("cluster.discovery.type", Used),
+    key("cluster.discovery.options", Used),
+    key("cluster.discovery.options.domain_name|sname", Used),
+    key("cluster.reconnect_timeout", Used),
+    // The API.
+    key("woody_server", Used),
+    key("woody_server.ip|port|max_concurrent_connections|http_keep_alive_timeout|idle_timeout|max_body_size", Used),
+    key(
+        "woody_server.shutdown_timeout",
+        Differently("it bounds the steps that still run; idle connections are not waited for"),
+    ),
+    // Bounds.
+    key("worker", Used),
+    key("worker.message_queue_len_limit|machine_queue_limit", Used),
+    key("limits", Used),
+    key("limits.step_size|value_depth|cache", Used),
+    key("limits.steps_in_flight", Used),
+    key("limits.steps_in_flight.total|per_namespace", Used),
+    key("limits.scheduler_tasks", NotYet(never, QUOTA)),
+    key(
+        "limits.process_heap",
+        NotYet(never, "requests have no heap of their own; woody_server.max_body_size bounds them"),
+    ),
+    key("limits.disk", NotYet(never, "/health does not watch the disk; storage.free_space_reserve refuses writes")),
+    key("limits.disk.path|value", Used),
+    key("limits.memory", NotYet(never, "/health does not watch the memory")),
+    key("limits.memory.type|value", Used),
+    // Logs.
+    key("logging", Used),
+    key("logging.root|json_log|out_type|level", Used),
+    key("logging.burst_limit_enable|sync_mode_qlen|drop_mode_qlen|flush_qlen", Ignored(ERLANG_LOGGER)),
+    key("logging.formatter", Used),
+    key("logging.formatter.level_map", Used),
+    key("logging.formatter.max_length|max_printable_string_length", NotYet(never, "log lines are written whole")),
+    // Storage.
+    key("storage", Used),
+    key("storage.type|path|free_space_reserve", Used),
+    key(
+        "storage.host|port|pool|connect_timeout|request_timeout|index_query_timeout|batch_concurrency_limit|r_options|w_options|d_options",
+        Ignored(RIAK),
+    ),
+    // Sinks.
+    key(
+        "lifecycle_pulse",
+        Refused(
+            if_empty,
+            "is not built yet, and its events would be lost without a word",
+            "leave it out, or stay with the original until a release has it",
+        ),
+    ),
+    key("kafka", NotYet(if_empty, "no sink uses it")),
+    key("kafka.*", Used),
+    key("kafka.*.endpoints", Used),
+    key("kafka.*.endpoints.[]", Used),
+    key("kafka.*.endpoints.[].host|port", Used),
+    key("kafka.*.ssl", Used),
+    key("kafka.*.ssl.certfile|keyfile|cacertfile", Used),
+    key("kafka.*.sasl", Used),
+    key("kafka.*.sasl.mechanism|file|username|password", Used),
+    key("kafka.*.producer", Used),
+    key(
+        "kafka.*.producer.compression|partition_onwire_limit|partition_buffer_limit|ack_timeout|required_acks|max_linger|max_linger_count|max_batch_size|max_retries|retry_backoff",
+        Used,
+    ),
+    // Namespaces.
+    key("namespaces", Used),
+    key("namespaces.*", Used),
+    key("namespaces.*.engine|protocol", Used),
+    key("namespaces.*.processor", Used),
+    key("namespaces.*.processor.url|pool_size|http_keep_alive_timeout", Used),
+    key("namespaces.*.default_processing_timeout|timer_processing_timeout", Used),
+    key("namespaces.*.reschedule_timeout", Ignored("nothing ever used it")),
+    key("namespaces.*.hibernate_timeout", Ignored("an idle machine holds no memory that hibernating would free")),
+    key("namespaces.*.unload_timeout", Used),
+    key(
+        "namespaces.*.shutdown_timeout",
+        Differently("it bounds the steps that still run; at its end they are left to be found again at the next start"),
+    ),
+    key("namespaces.*.suicide_probability", NotYet(if_zero, "nothing is killed")),
+    key("namespaces.*.event_stash_size", Ignored("events and record are one commit, so there is nothing to stash")),
+    key(
+        "namespaces.*.honour_timer_timeout",
+        NotYet(if_false, "a timer's own timeout stays unused, as in the original"),
+    ),
+    key("namespaces.*.strict_ranges", NotYet(if_false, "EventNotFound is not thrown, as in the original")),
+    key("namespaces.*.retries", Used),
+    key("namespaces.*.retries.timers", Used),
+    key("namespaces.*.retries.storage|continuation", NotYet(never, RETRIES)),
+    key(
+        "namespaces.*.retries.processor",
+        NotYet(never, "the original reads it and uses it for nothing, and so does this"),
+    ),
+    key(
+        "namespaces.*.retries.storage|timers|processor|continuation.type|factor|timeout|max_timeout|timeouts|jitter|timecap",
+        Used,
+    ),
+    key("namespaces.*.retries.storage|timers|processor|continuation.timeouts.[]", Used),
+    key("namespaces.*.retries.storage|timers|processor|continuation.max_retries", Used),
+    key("namespaces.*.retries.storage|timers|processor|continuation.max_retries.max_total_timeout", Used),
+    key("namespaces.*.timers|overseer|notification", Used),
+    key("namespaces.*.timers|overseer|notification.scan_interval|scan_limit|capacity|min_scan_delay", Used),
+    key(
+        "namespaces.*.notification.scan_handicap|scan_cutoff|reschedule_time",
+        Differently("it is the time that it says; the original read the milliseconds as seconds"),
+    ),
+    key(
+        "namespaces.*.event_sinks|event_sink",
+        Refused(
+            if_empty,
+            "names event sinks, which are not built yet: their events would be lost without a word",
+            "leave it out if nothing reads those events, or stay with the original until a release has them",
+        ),
+    ),
+    key(
+        "namespaces.*.modernizer",
+        Refused(
+            if_empty,
+            "names a modernizer, which is not built yet",
+            "leave it out if nothing calls Modernize, or stay with the original until a release has it",
+        ),
+    ),
+];
+
+const fn key(path: &'static str, fate: Fate) -> Key {
+    Key { path, fate }
+}
+
+/// The row for a path.
+pub(super) fn find(path: &[String]) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.matches(path))
+}
+
+/// The names that may stand below a path; None if any name may.
+pub(super) fn names_below(path: &[String]) -> Option<Vec<&'static str>> {
+    let mut names = Vec::new();
+    for key in KEYS {
+        let (parent, last) = key.split();
+        if !matches_all(parent, path) {
+            continue;
+        }
+        if last == "*" {
+            return None;
+        }
+        names.extend(last.split('|'));
+    }
+    Some(names)
+}
+
+/// Whether the table says anything about what is below a path; otherwise its reader does.
+pub(super) fn has_below(path: &[String]) -> bool {
+    KEYS.iter().map(Key::split).any(|(parent, _)| matches_all(parent, path))
+}
+
+// === impl Key ===
+
+impl Key {
+    pub(super) fn matches(&self, path: &[String]) -> bool {
+        matches_all(self.path, path)
+    }
+
+    fn split(&self) -> (&'static str, &'static str) {
+        self.path.rsplit_once('.').unwrap_or(("", self.path))
+    }
+}
+
+fn matches_all(pattern: &str, path: &[String]) -> bool {
+    let mut patterns = pattern.split('.').filter(|segment| !segment.is_empty());
+    let mut segments = path.iter();
+    loop {
+        match (patterns.next(), segments.next()) {
+            (None, None) => return true,
+            (Some(pattern), Some(segment)) if matches_one(pattern, segment) => {}
+            _ => return false,
+        }
+    }
+}
+
+fn matches_one(pattern: &str, segment: &str) -> bool {
+    match pattern {
+        "*" => true,
+        "[]" => segment.starts_with('['),
+        names => names.split('|').any(|name| name == segment),
+    }
+}

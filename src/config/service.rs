@@ -1,0 +1,182 @@
+//! Reads the keys of the service as a whole: everything but storage, Kafka and namespaces.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::reader::Section;
+use super::settings::{
+    ClusterSettings, DiskLimit, DnsDiscovery, DnsOptions, LimitsSettings, LogFormatter, LogLevel, LogOutput,
+    LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
+};
+use super::tree::Value;
+use super::{kafka, namespaces, storage};
+
+/// Beyond this a bound bounds nothing.
+pub(super) const MANY: i64 = 1_000_000;
+
+const SEVERITIES: [&str; 8] = ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
+
+pub(super) fn read(root: &Section<'_>) -> Settings {
+    let default = Settings::default_with(storage::read(&root.section("storage")));
+    Settings {
+        service_name: root.text("service_name").unwrap_or(default.service_name),
+        snowflake_machine_id: root.maybe_number("snowflake_machine_id", 0..=1023),
+        woody_server: woody_server(&root.section("woody_server")),
+        worker: worker(&root.section("worker")),
+        limits: limits(&root.section("limits")),
+        logging: logging(&root.section("logging")),
+        cluster: cluster(&root.section("cluster")),
+        storage: default.storage,
+        kafka: kafka::read(&root.section("kafka")),
+        namespaces: namespaces::read(&root.section("namespaces")),
+    }
+}
+
+fn woody_server(section: &Section<'_>) -> WoodyServerSettings {
+    let default = WoodyServerSettings::default();
+    let ip = section.item("ip").and_then(|item| {
+        let text = item.text()?;
+        let ip = text.parse().ok();
+        ip.or_else(|| item.refuse("write an IPv4 or IPv6 address, like \"::\" or 127.0.0.1"))
+    });
+    WoodyServerSettings {
+        ip: ip.unwrap_or(default.ip),
+        port: section.number("port", default.port, 0..=65535),
+        max_concurrent_connections: section.number(
+            "max_concurrent_connections",
+            default.max_concurrent_connections,
+            1..=MANY,
+        ),
+        http_keep_alive_timeout: section.pause("http_keep_alive_timeout", default.http_keep_alive_timeout),
+        idle_timeout: section.duration_or_infinity("idle_timeout", default.idle_timeout),
+        shutdown_timeout: section.duration_or_infinity("shutdown_timeout", default.shutdown_timeout),
+        max_body_size: section.size("max_body_size", default.max_body_size, 1 << 10..=1 << 30),
+    }
+}
+
+fn worker(section: &Section<'_>) -> WorkerSettings {
+    let default = WorkerSettings::default();
+    let limit = |key, default| section.number(key, default, 1..=MANY);
+    WorkerSettings {
+        message_queue_len_limit: limit("message_queue_len_limit", default.message_queue_len_limit),
+        machine_queue_limit: limit("machine_queue_limit", default.machine_queue_limit),
+    }
+}
+
+fn limits(section: &Section<'_>) -> LimitsSettings {
+    let default = LimitsSettings::default();
+    let steps = section.section("steps_in_flight");
+    let (total, per_namespace) = (default.steps_in_flight.total, default.steps_in_flight.per_namespace);
+    LimitsSettings {
+        step_size: section.size("step_size", default.step_size, 64 << 10..=1 << 30),
+        value_depth: section.number("value_depth", default.value_depth, 64..=10_000),
+        cache: section.size("cache", default.cache, 1 << 20..=1 << 50),
+        steps_in_flight: StepsInFlight {
+            total: steps.number("total", total, 1..=MANY),
+            per_namespace: steps.number("per_namespace", per_namespace, 1..=MANY),
+        },
+        scheduler_tasks: section.number("scheduler_tasks", default.scheduler_tasks, 1..=MANY),
+        process_heap: section.maybe_size("process_heap", 1..=1 << 50),
+        disk: disk(&section.section("disk")),
+        memory: memory(&section.section("memory")),
+    }
+}
+
+fn disk(section: &Section<'_>) -> Option<DiskLimit> {
+    let path = section.text("path").unwrap_or_else(|| "/".to_owned());
+    let value = share(section)?;
+    Some(DiskLimit { path: PathBuf::from(path), value })
+}
+
+fn memory(section: &Section<'_>) -> Option<MemoryLimit> {
+    let kinds = [("total", MemoryKind::Total), ("cgroups", MemoryKind::Cgroups)];
+    let kind = section.choice("type", MemoryKind::Total, &kinds);
+    let value = share(section)?;
+    Some(MemoryLimit { kind, value })
+}
+
+fn share(section: &Section<'_>) -> Option<u8> {
+    if section.is_there() {
+        section.require("value", super::size::HOW_PERCENT);
+    }
+    section.percent("value")
+}
+
+fn logging(section: &Section<'_>) -> LoggingSettings {
+    let default = LoggingSettings::default();
+    let outputs = [("file", LogOutput::File), ("stdout", LogOutput::Stdout)];
+    let levels = [
+        ("critical", LogLevel::Critical),
+        ("error", LogLevel::Error),
+        ("warning", LogLevel::Warning),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    let path = |key, default| section.text(key).map_or(default, PathBuf::from);
+    let formatter = section.section("formatter");
+    let length = |key, default| formatter.number(key, default, 1..=MANY);
+    LoggingSettings {
+        out_type: section.choice("out_type", default.out_type, &outputs),
+        root: path("root", default.root),
+        json_log: path("json_log", default.json_log),
+        level: section.choice("level", default.level, &levels),
+        formatter: LogFormatter {
+            max_length: length("max_length", default.formatter.max_length),
+            max_printable_string_length: length(
+                "max_printable_string_length",
+                default.formatter.max_printable_string_length,
+            ),
+            level_map: level_map(&formatter.section("level_map")),
+        },
+    }
+}
+
+fn level_map(section: &Section<'_>) -> BTreeMap<String, String> {
+    let mut map = BTreeMap::new();
+    for (level, _) in section.entries() {
+        if !SEVERITIES.contains(&level.as_str()) {
+            let instead = format!("write one of: {}", SEVERITIES.join(", "));
+            section.wrong_key(level, "is no level", &instead);
+        } else if let Some(text) = section.text(level) {
+            map.insert(level.clone(), text);
+        }
+    }
+    map
+}
+
+fn cluster(section: &Section<'_>) -> Option<ClusterSettings> {
+    let discovery = section.section("discovery");
+    let dns = discovery.is_there().then(|| {
+        discovery.require("type", "write `dns`");
+        let options = discovery.section("options");
+        DnsDiscovery {
+            kind: discovery.choice("type", "dns", &[("dns", "dns")]),
+            options: DnsOptions {
+                domain_name: options.required_text("domain_name", "write the name whose records are the instances"),
+                sname: options.required_text("sname", "write the first part of the instances' names"),
+            },
+        }
+    });
+    let reconnect_timeout = reconnect_timeout(section);
+    section.is_there().then_some(ClusterSettings { discovery: dns, reconnect_timeout })
+}
+
+/// The one duration that is a plain number: the original takes it as a number or as digits in a text.
+fn reconnect_timeout(section: &Section<'_>) -> Duration {
+    const DEFAULT: u64 = 5000;
+    const BOUNDS: std::ops::RangeInclusive<i64> = 1..=86_400_000;
+    let Some(item) = section.item("reconnect_timeout") else {
+        return Duration::from_millis(DEFAULT);
+    };
+    let ms = match item.value {
+        Value::Text(_) => item.text().and_then(|text| {
+            let ms = text.parse().ok().filter(|ms| BOUNDS.contains(ms));
+            let ms = ms.and_then(|ms: i64| u64::try_from(ms).ok());
+            ms.or_else(|| item.refuse("write a plain number of milliseconds, like 5000"))
+        }),
+        _ => item.number(BOUNDS),
+    };
+    Duration::from_millis(ms.unwrap_or(DEFAULT))
+}

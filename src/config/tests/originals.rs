@@ -1,0 +1,193 @@
+//! Files as they were written for the original.
+
+use std::time::Duration;
+
+use super::super::{Became, parse};
+use super::{LEAST, no_env, notices, read};
+use crate::machine::retry::{MaxRetries, Pattern};
+
+const OF_THE_ORIGINAL: &str = "\
+service_name: machinegun
+dist_node_name:
+  hostpart: hostname
+dist_port:
+  mode: static
+  port: 31337
+erlang:
+  secret_cookie_file: ${COOKIE_FILE}
+  ipv6: true
+opentelemetry:
+  exporter: {protocol: http/protobuf}
+woody_server:
+  ip: '::'
+  port: 8022
+  http_keep_alive_timeout: 60S
+  shutdown_timeout: 0s
+consuela:
+  presence: {check_interval: 5s}
+process_registry:
+  module: mg_procreg_global
+limits:
+  process_heap: 2M
+  disk: {path: /, value: 99%}
+  memory: {type: cgroups, value: 90%}
+  scheduler_tasks: 5000
+logging:
+  burst_limit_enable: false
+  formatter:
+    level_map: {'error': 'ERROR'}
+x-namespace: &namespace
+  default_processing_timeout: 30s
+  hibernate_timeout: 5s
+  timers: &timers {scan_interval: 1m, scan_limit: 1000}
+namespaces:
+  party/claims:
+    <<: *namespace
+    event_stash_size: 5
+    suicide_probability: 0.0
+    overseer: disabled
+    event_sinks: {}
+    processor:
+      url: http://hellgate:8022/v1/stateproc/party
+    notification:
+      scan_handicap: 10s
+  invoice:
+    <<: *namespace
+    default_processing_timeout: 1m
+    suicide_probability: 0.5
+    timers:
+      <<: *timers
+      scan_limit: 7
+    processor:
+      url: http://hellgate:8022/v1/stateproc/invoice
+      pool_size: 10
+storage:
+  type: memory
+  pool: {size: 100, queue_max: 1000}
+kafka:
+  main:
+    endpoints:
+      - host: kafka1
+        port: 9092
+    ssl: false
+cluster:
+  discovery: {type: dns, options: {domain_name: mg, sname: mg}}
+  reconnect_timeout: '4000'
+";
+
+#[test]
+fn a_file_of_the_original_starts_and_says_what_is_different() {
+    let (settings, report) = read(OF_THE_ORIGINAL);
+    let expected = [
+        "line 2: dist_node_name is ignored: only the Erlang node needs it",
+        "line 4: dist_port is ignored: only the Erlang node needs it",
+        "line 7: erlang is ignored: only the Erlang node needs it",
+        "line 10: opentelemetry is ignored: the environment's OTEL_* variables say where traces go",
+        "line 16: woody_server.shutdown_timeout is used differently: it bounds the steps that still run; idle connections are not waited for",
+        "line 17: consuela is ignored: instances no longer meet through Consul",
+        "line 19: process_registry is ignored: machines live in the instance that owns them",
+        "line 22: limits.process_heap is not acted on yet: requests have no heap of their own; woody_server.max_body_size bounds them",
+        "line 23: limits.disk is not acted on yet: /health does not watch the disk; storage.free_space_reserve refuses writes",
+        "line 24: limits.memory is not acted on yet: /health does not watch the memory",
+        "line 25: limits.scheduler_tasks is not acted on yet: timers are taken up without a quota",
+        "line 27: logging.burst_limit_enable is ignored: only Erlang's logger has such queues",
+        "line 37: namespaces.party/claims.event_stash_size is ignored: events and record are one commit, so there is nothing to stash",
+        "line 44: namespaces.party/claims.notification.scan_handicap is used differently: it is the time that it says; the original read the milliseconds as seconds",
+        "line 35: namespaces.party/claims.hibernate_timeout is ignored: an idle machine holds no memory that hibernating would free",
+        "line 48: namespaces.invoice.suicide_probability is not acted on yet: nothing is killed",
+        "line 45: namespaces.invoice.hibernate_timeout is ignored: an idle machine holds no memory that hibernating would free",
+        "line 57: storage.pool is ignored: only the Riak storage had connections of that kind",
+        "line 58: kafka is not acted on yet: no sink uses it",
+        "line 64: cluster is not acted on yet: this release runs as one instance, so start exactly one",
+    ];
+    assert_eq!(notices(&report), expected);
+    let [party, invoice] = settings.namespaces.as_slice() else {
+        panic!("two namespaces");
+    };
+    assert_eq!((party.name.as_str(), invoice.name.as_str()), ("party/claims", "invoice"));
+    assert_eq!(party.overseer, None);
+    assert_eq!(invoice.processor.pool_size, 10);
+    assert_eq!(settings.woody_server.shutdown_timeout, Some(Duration::ZERO));
+    assert_eq!(settings.kafka[0].ssl, None);
+    let cluster = settings.cluster.expect("a cluster");
+    assert_eq!(cluster.reconnect_timeout, Duration::from_secs(4));
+}
+
+#[test]
+fn merged_keys_stand_behind_the_maps_own() {
+    let (settings, _) = read(OF_THE_ORIGINAL);
+    let [party, invoice] = settings.namespaces.as_slice() else {
+        panic!("two namespaces");
+    };
+    assert_eq!(party.default_processing_timeout, Duration::from_secs(30));
+    assert_eq!(invoice.default_processing_timeout, Duration::from_secs(60));
+    let limits = [party, invoice].map(|ns| ns.timers.as_ref().map(|timers| timers.scan_limit));
+    assert_eq!(limits, [Some(1000), Some(7)]);
+}
+
+#[test]
+fn every_key_of_the_file_is_accounted_for() {
+    let (_, report) = read(OF_THE_ORIGINAL);
+    let became = |path: &str| {
+        let key = report.keys.iter().find(|key| key.path == path);
+        key.map(|key| key.became)
+    };
+    let table = [
+        ("woody_server.port", Became::Used),
+        ("namespaces.invoice.timers.scan_limit", Became::Used),
+        ("namespaces.party/claims.notification.scan_handicap", Became::UsedDifferently),
+        ("limits.scheduler_tasks", Became::NotActedOnYet),
+        ("x-namespace", Became::Ignored),
+        ("erlang", Became::Ignored),
+    ];
+    for (path, expected) in table {
+        assert_eq!(became(path), Some(expected), "{path}");
+    }
+}
+
+#[test]
+fn what_asks_for_nothing_is_not_worth_a_notice() {
+    let text = LEAST.replace(
+        "processor:",
+        "suicide_probability: 0, honour_timer_timeout: false, strict_ranges: false, \
+         event_sinks: {}, processor:",
+    );
+    assert_eq!(notices(&read(&text).1), [""; 0]);
+    let text = text.replace("false", "true");
+    let expected = [
+        "line 2: namespaces.ns.honour_timer_timeout is not acted on yet: a timer's own timeout stays unused, as in the original",
+        "line 2: namespaces.ns.strict_ranges is not acted on yet: EventNotFound is not thrown, as in the original",
+    ];
+    let (settings, report) = read(&text);
+    assert_eq!(notices(&report), expected);
+    assert!(settings.namespaces[0].strict_ranges);
+}
+
+#[test]
+fn a_policy_of_retries_goes_key_by_key_over_its_default() {
+    let text = LEAST.replace(
+        "processor:",
+        "retries: {timers: {max_retries: 3, jitter: 50ms}, storage: {type: linear, timeout: 1s}, \
+         continuation: {type: intervals, timeouts: [1s, 2s], factor: 3}}, processor:",
+    );
+    let (settings, report) = read(&text);
+    let retries = &settings.namespaces[0].retries;
+    assert_eq!(retries.timers.max_retries, MaxRetries::Times(3));
+    assert_eq!(retries.timers.jitter, Duration::from_millis(50));
+    assert_eq!(retries.timers.delay(1, 0.5), Some(Duration::from_secs(2)));
+    assert_eq!(retries.storage.max_retries, MaxRetries::Infinity);
+    let second = Duration::from_secs(1);
+    assert_eq!(retries.storage.pattern, Pattern::Linear { timeout: second });
+    assert_eq!(retries.continuation.delay(1, 0.5), Some(2 * second));
+    assert_eq!(retries.continuation.delay(2, 0.5), None);
+    let last = notices(&report).pop();
+    assert_eq!(
+        last.as_deref(),
+        Some("line 2: namespaces.ns.retries.continuation.factor has no effect with `type: intervals`")
+    );
+}
+
+#[test]
+fn a_variable_that_only_an_ignored_key_needs_may_be_missing() {
+    assert!(parse(&format!("{LEAST}erlang: {{secret_cookie_file: '${{NONE}}'}}\n"), &no_env).is_ok());
+}

@@ -1,0 +1,202 @@
+//! The engine: namespaces, workers that own loaded machines, steps with one commit each, and the dues that wake them.
+//!
+//! A request finds its machine's worker, waits in its queue, and is answered after its step's commit. GetMachine and
+//! Notify pass the queue by, so a processor may ask about, or notify, the machine that it is handling.
+
+mod cache;
+mod error;
+mod namespace;
+mod registry;
+mod schedule;
+mod step;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, Snowflakes};
+use crate::machine::{Namespace, Policy, RequestContext};
+use crate::processor::Processor;
+use crate::storage::{Storage, StorageError};
+use crate::telemetry::Metrics;
+
+pub use error::{Bound, EngineError};
+pub use namespace::{NamespaceEngine, View};
+
+/// How many dues one page of a scan holds.
+const SCAN_PAGE: usize = 1_000;
+
+/// A namespace as the engine runs it.
+#[derive(Clone)]
+pub struct NamespaceOptions {
+    pub name: String,
+    pub processor: Arc<dyn Processor>,
+    pub policy: Policy,
+    /// How commits that were refused by the store are tried again, within the request's deadline.
+    pub storage_retries: crate::machine::retry::RetryPolicy,
+    /// Milliseconds that the processor has for a timer's signal.
+    pub timer_processing_ms: i64,
+    /// Milliseconds without a request after which a machine leaves memory.
+    pub unload_ms: i64,
+    /// None: timers never fire.
+    pub timers: Option<SchedulerOptions>,
+    /// None: notifications wait until it is some.
+    pub notifications: Option<SchedulerOptions>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct SchedulerOptions {
+    pub scan_interval: Duration,
+    /// Wake-ups being worked off at once.
+    pub capacity: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    pub machine_queue_limit: usize,
+    /// Machines of a namespace being loaded at once.
+    pub loading_limit: usize,
+    pub steps_in_flight: usize,
+    pub steps_in_flight_per_namespace: usize,
+    /// Bytes of records and events in memory.
+    pub cache: usize,
+}
+
+/// What a request brings beside its impact.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub context: RequestContext,
+    /// Unix milliseconds.
+    pub deadline: i64,
+}
+
+pub struct Engine {
+    shared: Arc<Shared>,
+    namespaces: HashMap<String, Arc<NamespaceEngine>>,
+}
+
+/// What all namespaces share.
+pub(crate) struct Shared {
+    storage: Arc<dyn Storage>,
+    clock: Clock,
+    snowflakes: Arc<Snowflakes>,
+    budget: cache::Budget,
+    options: EngineOptions,
+    in_flight: Arc<Semaphore>,
+    stopping: CancellationToken,
+    /// Workers, schedulers and the scanner.
+    tasks: TaskTracker,
+    /// Weak, since every namespace holds this.
+    namespaces: OnceLock<HashMap<String, Weak<NamespaceEngine>>>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn namespace(&self, name: &Namespace) -> Option<Arc<NamespaceEngine>> {
+        self.namespaces.get()?.get(name.as_str())?.upgrade()
+    }
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// Starts scanning for dues at once.
+    pub fn start(
+        storage: Arc<dyn Storage>,
+        clock: Clock,
+        snowflakes: Arc<Snowflakes>,
+        metrics: &Metrics,
+        options: EngineOptions,
+        namespaces: Vec<NamespaceOptions>,
+    ) -> Arc<Self> {
+        let shared = Arc::new(Shared {
+            storage,
+            clock,
+            snowflakes,
+            budget: cache::Budget::new(options.cache),
+            options,
+            in_flight: Arc::new(Semaphore::new(options.steps_in_flight)),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            namespaces: OnceLock::new(),
+        });
+        let namespaces: HashMap<_, _> = namespaces
+            .into_iter()
+            .map(|options| {
+                let metrics = metrics.namespace(&options.name);
+                (options.name.clone(), NamespaceEngine::start(options, metrics, shared.clone()))
+            })
+            .collect();
+        let weak = namespaces.iter().map(|(name, namespace)| (name.clone(), Arc::downgrade(namespace)));
+        // The cell is new, so nobody set it before.
+        let _ = shared.namespaces.set(weak.collect());
+        let engine = Arc::new(Self { shared, namespaces });
+        let scanner = engine.clone();
+        engine.shared.tasks.spawn(async move { scanner.scan().await });
+        engine
+    }
+
+    /// By the raw bytes of a request; names that are not UTF-8 are never configured.
+    pub fn namespace(&self, name: &[u8]) -> Result<&Arc<NamespaceEngine>, EngineError> {
+        std::str::from_utf8(name).ok().and_then(|name| self.namespaces.get(name)).ok_or(EngineError::NamespaceNotFound)
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// Bytes that loaded machines hold.
+    pub fn cached_bytes(&self) -> usize {
+        self.shared.budget.held()
+    }
+
+    /// Lets running steps end; what waits is refused. Returns when all workers are gone.
+    pub async fn stop(&self) {
+        self.shared.stopping.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+
+    /// Finds the dues that no commit of this run has told of: of earlier runs, and those beyond the horizon.
+    async fn scan(self: Arc<Self>) {
+        let intervals = self.namespaces.values().filter_map(|namespace| namespace.scan_interval());
+        let Some(interval) = intervals.min() else { return };
+        let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
+        loop {
+            let next = self.shared.clock.now().saturating_add(interval);
+            let stopped = self.shared.stopping.clone();
+            let round = async {
+                if let Err(error) = self.scan_once(next.saturating_add(interval)).await {
+                    tracing::warn!(%error, "scanning for dues failed; the next scan tries again");
+                }
+                self.shared.clock.sleep_until(next).await;
+            };
+            tokio::select! {
+                () = round => {}
+                () = stopped.cancelled() => return,
+            }
+        }
+    }
+
+    async fn scan_once(&self, until: i64) -> Result<(), StorageError> {
+        let mut after = None;
+        loop {
+            let page = self.shared.storage.dues(until, after.as_ref(), SCAN_PAGE).await?;
+            for due in &page {
+                if let Some(namespace) = self.namespaces.get(due.key.ns.as_str()) {
+                    namespace.offer(&due.key.id, due.at);
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == SCAN_PAGE => after = Some(last.cursor.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
+}

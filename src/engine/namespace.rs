@@ -1,0 +1,244 @@
+//! A namespace: the doors to its machines.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::error::{Bound, EngineError};
+use super::registry::{Registry, Rejected};
+use super::schedule::Schedule;
+use super::worker::{Message, Queued, Reply, Worker};
+use super::{NamespaceOptions, Request, Shared};
+use crate::clock::random_unit;
+use crate::machine::{
+    Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext, Success,
+    slice,
+};
+use crate::telemetry::NamespaceMetrics;
+use crate::wire::{HistoryRange, Value};
+
+/// Wake-ups are put off by 0.5 to 1.5 times this when one of our own bounds or the store stands in the way.
+const POSTPONE_MS: f64 = 1_000.0;
+
+pub struct NamespaceEngine {
+    pub(super) name: Namespace,
+    pub(super) options: NamespaceOptions,
+    pub(super) metrics: NamespaceMetrics,
+    pub(super) shared: Arc<Shared>,
+    pub(super) schedule: Arc<Schedule>,
+    registry: Registry,
+    loading: Arc<Semaphore>,
+    in_flight: Arc<Semaphore>,
+}
+
+/// A machine as it is shown: one snapshot.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub record: Arc<Record>,
+    /// Wire encoded, in the order of the range that was asked for.
+    pub events: Vec<Bytes>,
+}
+
+// === impl NamespaceEngine ===
+
+impl NamespaceEngine {
+    pub(super) fn start(options: NamespaceOptions, metrics: NamespaceMetrics, shared: Arc<Shared>) -> Arc<Self> {
+        let scan_interval = interval_of(&options).unwrap_or(Duration::ZERO);
+        // Two intervals: what a scan just missed is held until the next one.
+        let horizon_ms = i64::try_from(scan_interval.as_millis() * 2).unwrap_or(i64::MAX);
+        let namespace = Arc::new(Self {
+            name: Namespace::new(&options.name),
+            metrics,
+            schedule: Schedule::new(shared.clock.clone(), horizon_ms),
+            registry: Registry::new(shared.options.machine_queue_limit),
+            loading: Arc::new(Semaphore::new(shared.options.loading_limit)),
+            in_flight: Arc::new(Semaphore::new(shared.options.steps_in_flight_per_namespace)),
+            options,
+            shared: shared.clone(),
+        });
+        if interval_of(&namespace.options).is_some() {
+            shared.tasks.spawn(namespace.clone().schedule_wakes());
+        }
+        namespace
+    }
+
+    pub(super) fn scan_interval(&self) -> Option<Duration> {
+        interval_of(&self.options)
+    }
+
+    pub fn name(&self) -> &Namespace {
+        &self.name
+    }
+
+    pub fn key(&self, id: MachineId) -> MachineKey {
+        MachineKey { ns: self.name.clone(), id }
+    }
+
+    /// Takes a step in the machine's turn, and answers once it is committed.
+    pub async fn execute(
+        self: &Arc<Self>,
+        id: MachineId,
+        impact: Impact,
+        request: Request,
+    ) -> Result<Success, EngineError> {
+        let deadline = request.deadline;
+        if self.shared.stopping.is_cancelled() {
+            return Err(EngineError::Stopping);
+        }
+        if self.shared.clock.now() >= deadline {
+            return Err(EngineError::DeadlineReached);
+        }
+        let _permits = self.admit()?;
+        let (reply, answer) = oneshot::channel();
+        self.send(&id, Message::Step(Box::new(Queued { impact, request, reply: Reply::new(reply) })))?;
+        self.metrics.in_flight.inc();
+        let answered = self.shared.clock.timeout_at(deadline, answer).await;
+        self.metrics.in_flight.dec();
+        match answered {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(EngineError::Killed),
+            Err(_) => Err(EngineError::TimedOut),
+        }
+    }
+
+    /// The machine as of its last commit; never waits for its turn.
+    pub async fn get(&self, id: MachineId, range: &HistoryRange) -> Result<View, EngineError> {
+        if let Some(view) = self.cached(&id, Some(range)) {
+            return view;
+        }
+        let loaded = self.shared.storage.read(&self.key(id), Some(range)).await?;
+        match loaded {
+            Some(mut loaded) if loaded.record.exists() => {
+                if slice(range, loaded.record.last_event).backward {
+                    loaded.events.reverse();
+                }
+                Ok(View { record: Arc::new(loaded.record), events: loaded.events })
+            }
+            _ => Err(Refusal::MachineNotFound.into()),
+        }
+    }
+
+    /// Accepts a notification: it is stored when this returns, and delivered later. Never waits for the machine's turn.
+    pub async fn notify(
+        self: &Arc<Self>,
+        id: MachineId,
+        args: Value,
+        range: HistoryRange,
+        context: RequestContext,
+    ) -> Result<NotificationId, EngineError> {
+        if self.shared.stopping.is_cancelled() {
+            return Err(EngineError::Stopping);
+        }
+        let epoch = match self.cached(&id, None) {
+            Some(view) => view?.record.epoch,
+            None => match self.shared.storage.read(&self.key(id.clone()), None).await? {
+                Some(loaded) if loaded.record.exists() => loaded.record.epoch,
+                _ => return Err(Refusal::MachineNotFound.into()),
+            },
+        };
+        let notification = Notification { id: self.shared.snowflakes.next(), epoch, args, range, context };
+        let now = self.shared.clock.now();
+        self.shared.storage.put_notification(&self.key(id.clone()), &notification, now).await?;
+        self.metrics.notification_created.inc();
+        if self.options.notifications.is_some() {
+            // If it can't be told now, the entry's own due is found by the next scan.
+            self.schedule.offer(&id, now);
+        }
+        Ok(notification.id)
+    }
+
+    /// From memory, if the machine is loaded and all of the range is held.
+    fn cached(&self, id: &MachineId, range: Option<&HistoryRange>) -> Option<Result<View, EngineError>> {
+        let cell = self.registry.cell(id)?;
+        let cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = cell.as_ref()?;
+        let Some(record) = cached.record.clone().filter(|record| record.exists()) else {
+            return Some(Err(Refusal::MachineNotFound.into()));
+        };
+        let events = match range {
+            Some(range) => cached.events(&slice(range, record.last_event))?,
+            None => Vec::new(),
+        };
+        Some(Ok(View { record, events }))
+    }
+
+    /// A scan found something due.
+    pub(super) fn offer(&self, id: &MachineId, due: i64) {
+        self.schedule.offer(id, due);
+    }
+
+    fn admit(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), EngineError> {
+        let all = self.shared.in_flight.clone().try_acquire_owned();
+        let own = self.in_flight.clone().try_acquire_owned();
+        match (all, own) {
+            (Ok(all), Ok(own)) => Ok((all, own)),
+            _ => Err(self.overload(Bound::StepsInFlight)),
+        }
+    }
+
+    fn overload(&self, bound: Bound) -> EngineError {
+        self.metrics.refused(bound.setting());
+        EngineError::Overload(bound)
+    }
+
+    fn send(self: &Arc<Self>, id: &MachineId, message: Message) -> Result<(), EngineError> {
+        let admit = || self.loading.clone().try_acquire_owned().ok();
+        let sent = self.registry.send(id, message, admit, |seat, loading| {
+            let key = self.key(id.clone()).detached();
+            self.shared.tasks.spawn(Worker::new(self.clone(), key, seat, loading).run());
+        });
+        sent.map_err(|rejected| {
+            self.overload(match rejected {
+                Rejected::QueueFull => Bound::MachineQueue,
+                Rejected::NotAdmitted => Bound::Loading,
+            })
+        })
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Notes a loaded machine's use, and tells those that were used least recently to let go.
+    pub(super) fn touch(&self, key: &MachineKey, size: usize) {
+        for victim in self.shared.budget.touch(key, size) {
+            if let Some(namespace) = self.shared.namespace(&victim.ns) {
+                namespace.registry.tell(&victim.id, Message::Shed);
+            }
+        }
+    }
+
+    /// Wakes the machines that are due, at most so many at once as the scheduler's capacity allows.
+    async fn schedule_wakes(self: Arc<Self>) {
+        let capacity = [self.options.timers, self.options.notifications].into_iter().flatten().map(|it| it.capacity);
+        let running = Arc::new(Semaphore::new(capacity.max().unwrap_or(1)));
+        let stopping = self.shared.stopping.clone();
+        let work = async {
+            loop {
+                let Ok(permit) = running.clone().acquire_owned().await else { return };
+                let id = self.schedule.next().await;
+                self.metrics.task_created.inc();
+                if self.send(&id, Message::Wake { _permit: permit }).is_err() {
+                    self.metrics.task_error.inc();
+                    self.postpone(&id);
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+
+    /// Tries a wake-up again in a moment. The record stands as it is: nothing counts against the machine.
+    pub(super) fn postpone(&self, id: &MachineId) {
+        let delay = (POSTPONE_MS * (0.5 + random_unit())) as i64;
+        self.schedule.set(id, Some(self.shared.clock.now().saturating_add(delay)));
+    }
+}
+
+fn interval_of(options: &NamespaceOptions) -> Option<Duration> {
+    [options.timers, options.notifications].into_iter().flatten().map(|it| it.scan_interval).min()
+}

@@ -1,0 +1,96 @@
+//! What operators and probes ask over HTTP: health and metrics. Not woody: no headers are asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+
+use crate::telemetry::Metrics;
+use crate::woody::Server;
+
+/// Whether the service takes work. It stops being ready before it stops.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicBool);
+
+// === impl Readiness ===
+
+impl Readiness {
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Puts `/health`, `/healthz/*` and `/metrics` on the server.
+pub fn routes(server: Server, service_name: &str, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Server {
+    let service = service_name.to_owned();
+    let health = move |_: Parts| {
+        let checks = serde_json::json!({ "service": service });
+        async move { json(StatusCode::OK, &checks) }
+    };
+    let startup = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "startup": [] })) };
+    let liveness = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "liveness": [] })) };
+    let ready = move |_: Parts| {
+        let ready = readiness.get();
+        async move {
+            match ready {
+                true => json(StatusCode::OK, &serde_json::json!({ "readiness": [] })),
+                false => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "readiness": "stopping" })),
+            }
+        }
+    };
+    let default_registry = metrics.clone();
+    let scrape = move |request: Parts| {
+        let metrics = default_registry.clone();
+        async move { scraped(&request, &metrics) }
+    };
+    let named = move |request: Parts| {
+        let metrics = metrics.clone();
+        async move {
+            match request.uri.path() {
+                "/metrics/default" => scraped(&request, &metrics),
+                _ => text(StatusCode::NOT_FOUND, "Unknown Registry".into()),
+            }
+        }
+    };
+    server
+        .plain("/health", Arc::new(health))
+        .plain("/healthz/startup", Arc::new(startup))
+        .plain("/healthz/liveness", Arc::new(liveness))
+        .plain("/healthz/readiness", Arc::new(ready))
+        .plain("/metrics", Arc::new(scrape))
+        .plain("/metrics/*", Arc::new(named))
+}
+
+fn scraped(request: &Parts, metrics: &Metrics) -> Response<Bytes> {
+    match request.method {
+        Method::GET | Method::HEAD => text(StatusCode::OK, metrics.render().into()),
+        _ => {
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
+        }
+    }
+}
+
+fn json(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+fn text(status: StatusCode, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    response
+}

@@ -1,0 +1,282 @@
+//! Builds the service from settings, and runs it until it is told to stop.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::Uri;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Automaton;
+use crate::clock::{Clock, Snowflakes};
+use crate::config::{NamespaceSettings, Settings, StorageSettings};
+use crate::engine::{Engine, EngineOptions, NamespaceOptions, SchedulerOptions};
+use crate::machine::{Limits, Policy};
+use crate::ops::{self, Readiness};
+use crate::processor::WoodyProcessor;
+use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError, WriterStats};
+use crate::storage::memory::Memory;
+use crate::storage::{Storage, StorageError};
+use crate::telemetry::{Metrics, metrics as names};
+use crate::wire;
+use crate::woody::{Client, ClientSettings, Server, ServerSettings};
+
+/// How long a stop waits where a timeout is set to infinity: longer than any deadline that makes sense.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Why the service did not start. One line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Listen(std::io::Error),
+    #[error(transparent)]
+    Storage(#[from] OpenError),
+    #[error("namespaces.{namespace}.processor.url: {reason}")]
+    ProcessorUrl { namespace: String, reason: String },
+    #[error("{0}")]
+    Runtime(String),
+}
+
+/// Why the service stopped without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the store has failed and the service must be restarted: {0}")]
+    Storage(StorageError),
+    #[error("the service's own task has failed: {0}")]
+    Panicked(String),
+}
+
+/// A service that is up.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    done: JoinHandle<Result<(), RunError>>,
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Where it listens: the real port, if port 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets running steps end within the configured times, then returns.
+    pub async fn stop(self) -> Result<(), RunError> {
+        self.stop.cancel();
+        self.wait().await
+    }
+
+    /// Tells it to stop without waiting.
+    pub fn stopper(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Returns when the service has ended, told to or not.
+    pub async fn wait(self) -> Result<(), RunError> {
+        self.done.await.unwrap_or_else(|error| Err(RunError::Panicked(error.to_string())))
+    }
+}
+
+/// Starts a service on the system clock. It listens, and wakes what is due, when this returns.
+pub async fn start(settings: Settings) -> Result<Running, StartError> {
+    start_on(settings, Clock::system()).await
+}
+
+/// As [`start`], on a clock of one's own.
+pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, StartError> {
+    let server = Server::bind(
+        SocketAddr::new(settings.woody_server.ip, settings.woody_server.port),
+        server_settings(&settings),
+        clock.clone(),
+    )
+    .map_err(StartError::Listen)?;
+    let address = server.local_addr();
+
+    let metrics = Metrics::new();
+    let storage = open_storage(&settings.storage, &metrics).await?;
+    let snowflakes = Snowflakes::new(settings.snowflake_machine_id.unwrap_or_else(machine_id_of_host), clock.clone());
+    let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };
+    let mut namespaces = Vec::new();
+    for namespace in &settings.namespaces {
+        namespaces.push(namespace_options(namespace, &settings, limits, &clock, &snowflakes)?);
+    }
+    let engine =
+        Engine::start(storage.clone(), clock.clone(), snowflakes, &metrics, engine_options(&settings), namespaces);
+
+    let cached = engine.clone();
+    metrics.watch(names::CACHE_BYTES, move || cached.cached_bytes() as u64);
+    let connections = server.connections();
+    let (waiting, refused) = (connections.clone(), connections.clone());
+    metrics.watch(names::CONNECTIONS_OPEN, move || connections.open());
+    metrics.watch(names::CONNECTIONS_WAITING, move || waiting.waiting());
+    metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
+
+    let default_processing_ms: HashMap<_, _> =
+        settings.namespaces.iter().map(|it| (it.name.clone(), milliseconds(it.default_processing_timeout))).collect();
+    let readiness = Arc::new(Readiness::default());
+    let automaton = Arc::new(Automaton::new(engine.clone(), default_processing_ms));
+    let server =
+        ops::routes(server, &settings.service_name, readiness.clone(), metrics).route("/v1/automaton", automaton);
+    readiness.set(true);
+
+    let stop = CancellationToken::new();
+    let steps_may_take = steps_may_take(&settings);
+    let told = stop.clone();
+    let done = tokio::spawn(async move {
+        let mut failure = None;
+        let shutdown = async {
+            tokio::select! {
+                () = told.cancelled() => {}
+                error = storage.failure() => failure = Some(error),
+            }
+            readiness.set(false);
+        };
+        let drain = async {
+            let stopped =
+                clock.timeout_at(clock.now().saturating_add(milliseconds(steps_may_take)), engine.stop()).await;
+            if stopped.is_err() {
+                tracing::warn!("steps were still running when shutdown_timeout had passed; their result is unknown");
+            }
+        };
+        server.serve(shutdown, drain).await;
+        storage.close().await;
+        match failure {
+            Some(error) => Err(RunError::Storage(error)),
+            None => Ok(()),
+        }
+    });
+    Ok(Running { address, stop, done })
+}
+
+async fn open_storage(settings: &StorageSettings, metrics: &Metrics) -> Result<Arc<dyn Storage>, StartError> {
+    match settings {
+        StorageSettings::Memory => Ok(Arc::new(Memory::new())),
+        StorageSettings::Embedded(embedded) => {
+            let options = EmbeddedOptions {
+                free_space_reserve: embedded.free_space_reserve,
+                ..EmbeddedOptions::new(&embedded.path)
+            };
+            // Opening reads the journal back: not on a thread that serves others.
+            let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
+            let store = opened.map_err(|error| StartError::Runtime(format!("opening the store: {error}")))??;
+            watch_writer(metrics, store.stats());
+            Ok(store)
+        }
+    }
+}
+
+fn watch_writer(metrics: &Metrics, stats: &Arc<WriterStats>) {
+    let watch = |watched, read: fn(&WriterStats) -> &AtomicU64| {
+        let stats = stats.clone();
+        metrics.watch(watched, move || read(&stats).load(Ordering::Relaxed));
+    };
+    watch(names::COMMIT_BATCHES, |stats| &stats.batches);
+    watch(names::COMMIT_WRITES, |stats| &stats.writes);
+    watch(names::COMMIT_OVERLAPPED, |stats| &stats.overlapped);
+    watch(names::COMMIT_BYTES, |stats| &stats.bytes);
+    watch(names::COMMIT_SYNC_MICROS, |stats| &stats.sync_micros);
+    watch(names::COMMIT_MAX_BATCH, |stats| &stats.max_batch);
+    watch(names::COMMIT_WAITING, |stats| &stats.waiting);
+    watch(names::STORAGE_FREE_BYTES, |stats| &stats.free_bytes);
+}
+
+fn namespace_options(
+    namespace: &NamespaceSettings,
+    settings: &Settings,
+    limits: wire::Limits,
+    clock: &Clock,
+    snowflakes: &Arc<Snowflakes>,
+) -> Result<NamespaceOptions, StartError> {
+    let bad_url = |reason: String| StartError::ProcessorUrl { namespace: namespace.name.clone(), reason };
+    let url: Uri = namespace.processor.url.parse().map_err(|error| bad_url(format!("{error}")))?;
+    let client = ClientSettings {
+        pool_size: namespace.processor.pool_size,
+        keep_alive: namespace.processor.keep_alive,
+        max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
+        ..ClientSettings::default()
+    };
+    let client = Client::new(client, clock.clone(), snowflakes.clone());
+    Ok(NamespaceOptions {
+        name: namespace.name.clone(),
+        processor: Arc::new(WoodyProcessor::new(client, url, limits)),
+        policy: Policy {
+            timer_retries: namespace.retries.timers.clone(),
+            notification_retry_ms: namespace.notification.as_ref().map_or(0, |it| milliseconds(it.reschedule_time)),
+            limits: Limits { step_size: usize::try_from(settings.limits.step_size).unwrap_or(usize::MAX) },
+        },
+        storage_retries: namespace.retries.storage.clone(),
+        timer_processing_ms: milliseconds(namespace.timer_processing_timeout),
+        unload_ms: milliseconds(namespace.unload_timeout),
+        timers: namespace
+            .timers
+            .as_ref()
+            .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
+        notifications: namespace
+            .notification
+            .as_ref()
+            .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
+    })
+}
+
+fn engine_options(settings: &Settings) -> EngineOptions {
+    EngineOptions {
+        machine_queue_limit: settings.worker.machine_queue_limit,
+        loading_limit: settings.worker.message_queue_len_limit,
+        steps_in_flight: settings.limits.steps_in_flight.total,
+        steps_in_flight_per_namespace: settings.limits.steps_in_flight.per_namespace,
+        cache: usize::try_from(settings.limits.cache).unwrap_or(usize::MAX),
+    }
+}
+
+fn server_settings(settings: &Settings) -> ServerSettings {
+    let woody = &settings.woody_server;
+    ServerSettings {
+        max_connections: woody.max_concurrent_connections as usize,
+        header_read_timeout: woody.http_keep_alive_timeout,
+        max_body_size: usize::try_from(woody.max_body_size).unwrap_or(usize::MAX),
+        shutdown_timeout: woody.shutdown_timeout.unwrap_or(FOREVER) + steps_may_take(settings),
+        limits: wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) },
+        ..ServerSettings::default()
+    }
+}
+
+/// How long running steps may go on after a stop: the longest of the namespaces' times.
+fn steps_may_take(settings: &Settings) -> Duration {
+    settings.namespaces.iter().map(|it| it.shutdown_timeout.unwrap_or(FOREVER)).max().unwrap_or_default()
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Instances on different hosts make different ids.
+fn machine_id_of_host() -> u16 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    // A host without a name still gets ids of its own: the random part of the process stands in.
+    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        Ok(name) => name.trim().hash(&mut hasher),
+        Err(_) => crate::clock::random_bytes::<8>().hash(&mut hasher),
+    }
+    (hasher.finish() % 1024) as u16
+}
+
+/// Calls `stop` at SIGTERM or SIGINT.
+pub fn on_stop_signal(stop: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop();
+    });
+    Ok(())
+}

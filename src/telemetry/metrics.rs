@@ -1,0 +1,271 @@
+//! Every metric's name, help text, labels and buckets. Ids never become labels.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Durations in seconds, as the original's dashboards expect.
+const DURATION_BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+const IMPACTS: &[&str] =
+    &["init", "call", "repair", "simple_repair", "remove", "timeout", "notification", "continuation"];
+
+/// All metrics of one service. Built once; handles are resolved per namespace, so that the main road looks nothing up.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    lifecycle: IntCounterVec,
+    notifications: IntCounterVec,
+    processing: IntCounterVec,
+    processing_duration: HistogramVec,
+    timers: IntCounterVec,
+    tasks: IntCounterVec,
+    workers: IntGaugeVec,
+    in_flight: IntGaugeVec,
+    refusals: IntCounterVec,
+    conflicts: IntCounterVec,
+    watched: Mutex<Vec<Show>>,
+}
+
+/// A number that another room counts for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    name: &'static str,
+    help: &'static str,
+    counts_up: bool,
+}
+
+struct Show(Box<dyn Fn() + Send + Sync>);
+
+pub const COMMIT_BATCHES: Watched = counter("machinegun_commit_batches_total", "Batches synced to the embedded store.");
+pub const COMMIT_WRITES: Watched = counter("machinegun_commit_writes_total", "Writes answered by the embedded store.");
+pub const COMMIT_OVERLAPPED: Watched = counter(
+    "machinegun_commit_overlapped_writes_total",
+    "Writes that were queued while a batch was being synced: the second of the two queues at work.",
+);
+pub const COMMIT_BYTES: Watched = counter("machinegun_commit_bytes_total", "Bytes handed to the embedded store.");
+pub const COMMIT_SYNC_MICROS: Watched =
+    counter("machinegun_commit_sync_microseconds_total", "Time spent writing and syncing batches.");
+pub const COMMIT_MAX_BATCH: Watched = gauge("machinegun_commit_max_batch", "The most writes in one batch so far.");
+pub const COMMIT_WAITING: Watched = gauge("machinegun_commit_waiting", "Writes that wait for the disk now.");
+pub const STORAGE_FREE_BYTES: Watched =
+    gauge("machinegun_storage_free_bytes", "Free bytes of the store's volume when last looked at.");
+pub const CACHE_BYTES: Watched = gauge("machinegun_cache_bytes", "Bytes that loaded machines hold, roughly.");
+pub const CONNECTIONS_OPEN: Watched = gauge("machinegun_connections", "Client connections being served.");
+pub const CONNECTIONS_WAITING: Watched =
+    gauge("machinegun_connections_waiting", "Client connections accepted that wait for a place.");
+pub const CONNECTIONS_REFUSED: Watched =
+    counter("machinegun_connections_refused_total", "Client connections answered 503 because too many waited.");
+
+const fn counter(name: &'static str, help: &'static str) -> Watched {
+    Watched { name, help, counts_up: true }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Watched {
+    Watched { name, help, counts_up: false }
+}
+
+impl std::fmt::Debug for Show {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Show")
+    }
+}
+
+/// One namespace's handles.
+#[derive(Debug)]
+pub struct NamespaceMetrics {
+    pub loaded: IntCounter,
+    pub unloaded: IntCounter,
+    pub created: IntCounter,
+    pub removed: IntCounter,
+    pub repaired: IntCounter,
+    pub failed: IntCounter,
+    pub loading_error: IntCounter,
+    pub transient_error: IntCounter,
+    pub notification_created: IntCounter,
+    pub notification_success: IntCounter,
+    pub notification_error: IntCounter,
+    pub timer_created: IntCounter,
+    pub timer_rescheduled: IntCounter,
+    pub timer_removed: IntCounter,
+    pub task_created: IntCounter,
+    pub task_started: IntCounter,
+    pub task_finished: IntCounter,
+    pub task_error: IntCounter,
+    pub workers: IntGauge,
+    pub in_flight: IntGauge,
+    pub conflicts: IntCounter,
+    refusals: IntCounterVec,
+    namespace: String,
+    impacts: Vec<(&'static str, ImpactMetrics)>,
+}
+
+#[derive(Debug)]
+pub struct ImpactMetrics {
+    pub started: IntCounter,
+    pub finished: IntCounter,
+    pub duration: Histogram,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        // A name or label that prometheus refuses, or one used twice, is a mistake in this file alone: the first test
+        // that starts a service finds it.
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid counter");
+            registry.register(Box::new(counter.clone())).expect("a metric of its own");
+            counter
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid gauge");
+            registry.register(Box::new(gauge.clone())).expect("a metric of its own");
+            gauge
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            let opts = HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec());
+            let histogram = HistogramVec::new(opts, labels).expect("a valid histogram");
+            registry.register(Box::new(histogram.clone())).expect("a metric of its own");
+            histogram
+        };
+        Arc::new(Self {
+            lifecycle: counter(
+                "mg_machine_lifecycle_changes_total",
+                "Changes in the lives of machines and their workers.",
+                &["namespace", "change"],
+            ),
+            notifications: counter(
+                "mg_machine_notification_changes_total",
+                "Notifications accepted, delivered, and failed to be delivered.",
+                &["namespace", "status"],
+            ),
+            processing: counter(
+                "mg_machine_processing_changes_total",
+                "Steps started and finished, by impact.",
+                &["namespace", "impact", "change"],
+            ),
+            processing_duration: histogram(
+                "mg_machine_processing_duration_seconds",
+                "Time a step took, its processor and its commit included.",
+                &["namespace", "impact"],
+            ),
+            timers: counter(
+                "mg_timer_lifecycle_changes_total",
+                "Timers set, retried and gone.",
+                &["namespace", "change"],
+            ),
+            tasks: counter(
+                "mg_scheduler_task_changes_total",
+                "Wake-ups of machines by the scheduler.",
+                &["namespace", "name", "change"],
+            ),
+            workers: gauge("machinegun_workers", "Machines loaded now.", &["namespace"]),
+            in_flight: gauge("machinegun_steps_in_flight", "Requests waiting or running now.", &["namespace"]),
+            refusals: counter(
+                "machinegun_refusals_total",
+                "Requests refused by one of our own bounds, by the setting that bounds them.",
+                &["namespace", "bound"],
+            ),
+            conflicts: counter(
+                "machinegun_commit_conflicts_total",
+                "Commits that found another one in their place; the step was done again.",
+                &["namespace"],
+            ),
+            watched: Mutex::default(),
+            registry,
+        })
+    }
+
+    /// Shows a number that another room counts for itself; it is read when the metrics are rendered.
+    pub fn watch(&self, watched: Watched, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        let Watched { name, help, counts_up } = watched;
+        let opts = Opts::new(name, help);
+        // Names are consts of this file, each used once per service: see above.
+        let show: Box<dyn Fn() + Send + Sync> = if counts_up {
+            let counter = IntCounter::with_opts(opts).expect("a valid counter");
+            self.registry.register(Box::new(counter.clone())).expect("a metric of its own");
+            Box::new(move || {
+                counter.reset();
+                counter.inc_by(read());
+            })
+        } else {
+            let gauge = IntGauge::with_opts(opts).expect("a valid gauge");
+            self.registry.register(Box::new(gauge.clone())).expect("a metric of its own");
+            Box::new(move || gauge.set(i64::try_from(read()).unwrap_or(i64::MAX)))
+        };
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Show(show));
+    }
+
+    pub fn namespace(&self, name: &str) -> NamespaceMetrics {
+        let lifecycle = |change: &str| self.lifecycle.with_label_values(&[name, change]);
+        let notification = |status: &str| self.notifications.with_label_values(&[name, status]);
+        let timer = |change: &str| self.timers.with_label_values(&[name, change]);
+        let task = |change: &str| self.tasks.with_label_values(&[name, "timers", change]);
+        NamespaceMetrics {
+            loaded: lifecycle("loaded"),
+            unloaded: lifecycle("unloaded"),
+            created: lifecycle("created"),
+            removed: lifecycle("removed"),
+            repaired: lifecycle("repaired"),
+            failed: lifecycle("failed"),
+            loading_error: lifecycle("loading_error"),
+            transient_error: lifecycle("transient_error"),
+            notification_created: notification("created"),
+            notification_success: notification("success"),
+            notification_error: notification("error"),
+            timer_created: timer("created"),
+            timer_rescheduled: timer("rescheduled"),
+            timer_removed: timer("removed"),
+            task_created: task("created"),
+            task_started: task("started"),
+            task_finished: task("finished"),
+            task_error: task("error"),
+            workers: self.workers.with_label_values(&[name]),
+            in_flight: self.in_flight.with_label_values(&[name]),
+            conflicts: self.conflicts.with_label_values(&[name]),
+            refusals: self.refusals.clone(),
+            namespace: name.to_owned(),
+            impacts: IMPACTS.iter().map(|impact| (*impact, self.impact(name, impact))).collect(),
+        }
+    }
+
+    fn impact(&self, namespace: &str, impact: &str) -> ImpactMetrics {
+        let processing = |change: &str| self.processing.with_label_values(&[namespace, impact, change]);
+        ImpactMetrics {
+            started: processing("started"),
+            finished: processing("finished"),
+            duration: self.processing_duration.with_label_values(&[namespace, impact]),
+        }
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn render(&self) -> Vec<u8> {
+        for Show(show) in self.watched.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            show();
+        }
+        let mut text = Vec::new();
+        // Writing text into memory fails only for a metric without a name; there is none.
+        let written = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        debug_assert!(written.is_ok());
+        text
+    }
+}
+
+// === impl NamespaceMetrics ===
+
+impl NamespaceMetrics {
+    pub fn impact(&self, name: &str) -> &ImpactMetrics {
+        let found = self.impacts.iter().find(|(impact, _)| *impact == name);
+        // Every name that an impact has is listed above, and a test walks through them.
+        &found.unwrap_or(&self.impacts[0]).1
+    }
+
+    pub fn refused(&self, bound: &str) {
+        self.refusals.with_label_values(&[&self.namespace, bound]).inc();
+    }
+}

@@ -1,0 +1,6 @@
+//! What operators see: metrics. Names and help texts stand in one file.
+
+pub mod log;
+pub mod metrics;
+
+pub use metrics::{Metrics, NamespaceMetrics};

@@ -1,0 +1,208 @@
+//! The client: calls one peer's URL at a time, through a bounded pool.
+//!
+//! Policy. A call has a deadline and never outlives it. Every failure says whether the peer may have done the work: what
+//! was surely not sent is unavailable, what was sent and not answered is unknown. Nothing that may have been received is
+//! ever sent twice: only a request that the connection gave back untouched goes out again, on another connection.
+
+mod pool;
+mod reply;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http_body_util::Full;
+
+use super::context::Context;
+use super::deadline::format_deadline;
+use super::error::Error;
+use crate::clock::{Clock, Snowflakes};
+use pool::{Peer, Pool};
+
+static TRACE_ID: HeaderName = HeaderName::from_static("woody.trace-id");
+static SPAN_ID: HeaderName = HeaderName::from_static("woody.span-id");
+static PARENT_ID: HeaderName = HeaderName::from_static("woody.parent-id");
+static DEADLINE: HeaderName = HeaderName::from_static("woody.deadline");
+const THRIFT: HeaderValue = HeaderValue::from_static("application/x-thrift");
+
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// Connections at once, busy and idle together.
+    pub pool_size: usize,
+    /// How long an idle connection is kept. Below the peers' own idle timeouts, so that we close first.
+    pub keep_alive: Duration,
+    /// Prefer a host's IPv6 addresses.
+    pub inet6: bool,
+    /// The largest reply body, in bytes.
+    pub max_response_size: usize,
+}
+
+/// Calls peers. One per namespace, so that a slow processor starves no other.
+#[derive(Debug)]
+pub struct Client {
+    pool: Arc<Pool>,
+    clock: Clock,
+    ids: Arc<Snowflakes>,
+    max_response_size: usize,
+}
+
+// === impl ClientSettings ===
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self { pool_size: 50, keep_alive: Duration::from_secs(4), inet6: false, max_response_size: 64 * 1024 * 1024 }
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    pub fn new(settings: ClientSettings, clock: Clock, ids: Arc<Snowflakes>) -> Self {
+        Self {
+            max_response_size: settings.max_response_size,
+            pool: Pool::new(settings.pool_size, settings.keep_alive, settings.inet6, clock.clone()),
+            clock,
+            ids,
+        }
+    }
+
+    /// Sends a whole call and returns the result struct behind the reply's envelope. The call becomes a child of
+    /// `context`, and `deadline` (unix milliseconds) goes in the place of the context's own.
+    pub async fn call(&self, url: &Uri, context: &Context, deadline: i64, message: Bytes) -> Result<Bytes, Error> {
+        let now = self.clock.now();
+        if now >= deadline {
+            return Err(Error::unavailable("deadline reached"));
+        }
+        let peer = Peer::of(url)?;
+        let mut request = Request::new(Full::new(message));
+        *request.method_mut() = Method::POST;
+        let path = url.path_and_query().cloned();
+        *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
+        *request.headers_mut() = self.headers(&peer, context, deadline)?;
+
+        let connect_by = now + connect_timeout(deadline - now);
+        let exchange = async {
+            loop {
+                let mut connection = self.pool.checkout(&peer, connect_by.min(deadline)).await?;
+                match connection.sender.try_send_request(request).await {
+                    Ok(response) => return Ok((connection, response)),
+                    Err(mut error) => match error.take_message() {
+                        // Given back before one byte of it was written: the connection had closed meanwhile.
+                        Some(untouched) if connection.reused => request = untouched,
+                        Some(_) => return Err(Error::unavailable("closed before the request was sent")),
+                        None => return Err(reply::send_failed(&error.into_error())),
+                    },
+                }
+            }
+        };
+        let (connection, response) = match self.clock.timeout_at(deadline, exchange).await {
+            Ok(done) => done?,
+            Err(_) => return Err(reply::timed_out()),
+        };
+        let (parts, mut body) = response.into_parts();
+        if parts.status != http::StatusCode::OK {
+            // An error's body is nobody's; only without one is the connection good for more.
+            if hyper::body::Body::is_end_stream(&body) {
+                self.pool.checkin(connection);
+            }
+            return Err(reply::refused(parts.status, &parts.headers));
+        }
+        let whole = reply::collect(&mut body, self.max_response_size);
+        let body = match self.clock.timeout_at(deadline, whole).await {
+            Ok(body) => body?,
+            Err(_) => return Err(Error::unknown("parse http response body error: timeout")),
+        };
+        self.pool.checkin(connection);
+        reply::open(body)
+    }
+
+    fn headers(&self, peer: &Peer, context: &Context, deadline: i64) -> Result<HeaderMap, Error> {
+        let value = |what: &str, bytes: Bytes| {
+            HeaderValue::from_maybe_shared(bytes)
+                .map_err(|_| Error::unexpected(format!("{what} of the context is no header value")))
+        };
+        let mut headers = HeaderMap::with_capacity(9 + context.meta.len() + context.trace.len());
+        headers.insert(HOST, peer.host.clone());
+        headers.insert(USER_AGENT, HeaderValue::from_static("machinegun"));
+        headers.insert(CONTENT_TYPE, THRIFT);
+        headers.insert(ACCEPT, THRIFT);
+        // Servers may give empty ids, and some refuse them: they are never passed on.
+        let trace_id = match context.trace_id.is_empty() {
+            true => self.ids.next().to_string().into(),
+            false => context.trace_id.clone(),
+        };
+        let parent_id = match context.span_id.is_empty() {
+            true => Bytes::from_static(b"undefined"),
+            false => context.span_id.clone(),
+        };
+        headers.insert(TRACE_ID.clone(), value("trace id", trace_id)?);
+        headers.insert(SPAN_ID.clone(), value("span id", self.ids.next().to_string().into())?);
+        headers.insert(PARENT_ID.clone(), value("span id", parent_id)?);
+        headers.insert(DEADLINE.clone(), value("deadline", format_deadline(deadline).into())?);
+        for (key, meta) in &context.meta {
+            let name = HeaderName::from_bytes(&[b"woody.meta.", &key[..]].concat())
+                .map_err(|_| Error::unexpected("a meta key of the context is no header name"))?;
+            headers.append(name, value("meta", meta.clone())?);
+        }
+        for (name, value) in &context.trace {
+            headers.append(name.clone(), value.clone());
+        }
+        Ok(headers)
+    }
+}
+
+/// A fifth of the remaining time, or a second where twice that fifth is more: as peers know it.
+fn connect_timeout(remaining_ms: i64) -> i64 {
+    match remaining_ms / 5 {
+        fifth if fifth * 2 > 1000 => 1000,
+        fifth => fifth,
+    }
+}
+
+impl Peer {
+    fn of(url: &Uri) -> Result<Self, Error> {
+        let port = match url.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => 80,
+            Some(scheme) if *scheme == Scheme::HTTPS => {
+                return Err(Error::unavailable(format!("https is not supported in this build: {url}")));
+            }
+            _ => return Err(Error::unavailable(format!("unsupported_url_scheme: {url}"))),
+        };
+        let authority = url.authority().ok_or_else(|| Error::unavailable(format!("no host in the url: {url}")))?;
+        let host = authority.host();
+        // What stands before an @ is for nobody here, and not for the peer.
+        let shown = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, shown)| shown);
+        Ok(Self {
+            host: HeaderValue::from_str(shown).map_err(|_| Error::unavailable(format!("no host in the url: {url}")))?,
+            name: host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned(),
+            port: authority.port_u16().unwrap_or(port),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_connect_timeout_is_a_fifth_or_a_second() {
+        for (remaining, expected) in [(10, 2), (1500, 300), (2504, 500), (2505, 1000), (60_000, 1000), (4, 0)] {
+            assert_eq!(connect_timeout(remaining), expected, "{remaining}");
+        }
+    }
+
+    #[test]
+    fn a_url_names_a_peer() {
+        let peer = |url: &str| Peer::of(&url.parse().expect("a url"));
+        let named = peer("http://user@Host:8022/v1").expect("a peer");
+        assert_eq!((named.name.as_str(), named.port, named.host.as_bytes()), ("Host", 8022, &b"Host:8022"[..]));
+        let plain = peer("http://[::1]/").expect("a peer");
+        assert_eq!((plain.name.as_str(), plain.port, plain.host.as_bytes()), ("::1", 80, &b"[::1]"[..]));
+        for bad in ["https://host/", "ftp://host/", "host", "/v1"] {
+            assert_eq!(peer(bad).expect_err(bad).class, crate::woody::Class::ResourceUnavailable, "{bad}");
+        }
+    }
+}

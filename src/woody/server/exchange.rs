@@ -1,0 +1,217 @@
+//! One request and its reply. From the top: what HTTP asks for, the route, woody's headers, the body, the envelope, the
+//! handler.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, SERVER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use tokio::task::JoinError;
+use tokio_util::task::TaskTracker;
+
+use super::head::{Head, THRIFT};
+use super::refusal::{ERROR_CLASS, ERROR_REASON, Refusal};
+use super::routes::{BadEscape, Routes, Target};
+use super::settings::ServerSettings;
+use super::stream::{Phase, Watch};
+use super::{MethodKind, Plain, Reply, Service};
+use crate::clock::Clock;
+use crate::wire::{Header, HeaderError, MessageType, Reader};
+use crate::woody::context::Context;
+use crate::woody::error::Error;
+
+/// The longest rest of a body that is skipped to keep a connection; past it, closing is cheaper.
+const LONGEST_SKIP: u64 = 1_000_000;
+/// The most that a body's claimed size allocates before its bytes are here.
+const LARGEST_TRUST: u64 = 1024 * 1024;
+
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) routes: Routes,
+    pub(super) settings: ServerSettings,
+    pub(super) clock: Clock,
+    /// Handlers live here, apart from their connections.
+    pub(super) handlers: TaskTracker,
+}
+
+/// A body as it comes in, and whether some of it is still to come.
+struct Upload {
+    body: Incoming,
+    unread: bool,
+}
+
+pub(super) async fn run(shared: &Shared, watch: &Arc<Watch>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    watch.enter(Phase::Busy);
+    let (parts, body) = request.into_parts();
+    let continues = parts.headers.contains_key(EXPECT);
+    let mut upload = Upload { unread: !body.is_end_stream(), body };
+    let mut response = match answer(shared, watch, parts, &mut upload).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            tracing::warn!(status = refusal.status().as_u16(), ?refusal, "request refused");
+            refusal.response()
+        }
+    };
+    response.headers_mut().insert(SERVER, HeaderValue::from_static("Machinegun"));
+    upload.finish(watch, continues, response.headers_mut());
+    response
+}
+
+async fn answer(
+    shared: &Shared,
+    watch: &Watch,
+    parts: Parts,
+    upload: &mut Upload,
+) -> Result<Response<Full<Bytes>>, Refusal> {
+    let head = Head::read(&parts)?;
+    if watch.ambiguous_length() {
+        return Err(Refusal::Bare(StatusCode::BAD_REQUEST));
+    }
+    let service = match shared.routes.find(parts.uri.path()) {
+        Ok(Some(Target::Service(service))) => service,
+        Ok(Some(Target::Plain(plain))) => return plain_answer(shared, plain, parts).await,
+        Ok(None) => return Err(Refusal::NotFound),
+        Err(BadEscape) => return Err(Refusal::Bare(StatusCode::BAD_REQUEST)),
+    };
+    let context = head.check(&parts, &shared.clock)?;
+    let body = upload.read(watch, shared.settings.max_body_size).await?;
+    if body.is_empty() {
+        return Err(Refusal::BodyEmpty);
+    }
+    let mut args = Reader::new(body, shared.settings.limits);
+    let header = Header::read(&mut args).map_err(Refusal::Envelope)?;
+    if matches!(header.kind, MessageType::Reply | MessageType::Exception) {
+        return Err(Refusal::Envelope(HeaderError::Type(header.kind as u8)));
+    }
+    let Some(kind) = service.method(&header.name) else {
+        return Err(match header.name.contains(&b':') {
+            true => Refusal::Multiplexed,
+            false => Refusal::UnknownFunction(header.name),
+        });
+    };
+    // The message's type counts for as much as the method's: no answer is awaited where either says so.
+    if kind == MethodKind::Oneway || header.kind == MessageType::Oneway {
+        shared.handlers.spawn(oneway(service, context, header, args));
+        return Ok(result(Bytes::new(), None));
+    }
+    let handler = async move { service.handle(context, header.name, args, header.seqid).await };
+    match shared.handlers.spawn(handler).await {
+        Ok(Ok(Reply { body, business })) => Ok(result(body, business)),
+        Ok(Err(error)) => Err(Refusal::Failed(error)),
+        Err(ended) => Err(Refusal::Failed(handler_ended(ended))),
+    }
+}
+
+async fn oneway(service: Arc<dyn Service>, context: Context, header: Header, args: Reader) {
+    if let Err(error) = service.handle(context, header.name, args, header.seqid).await {
+        tracing::warn!(%error, "oneway handler failed");
+    }
+}
+
+async fn plain_answer(shared: &Shared, plain: Arc<dyn Plain>, parts: Parts) -> Result<Response<Full<Bytes>>, Refusal> {
+    let handler = async move { plain.answer(parts).await };
+    match shared.handlers.spawn(handler).await {
+        Ok(response) => Ok(response.map(Full::new)),
+        Err(ended) => Err(Refusal::Failed(handler_ended(ended))),
+    }
+}
+
+fn result(body: Bytes, business: Option<&'static str>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-thrift"));
+    debug_assert_eq!(headers[CONTENT_TYPE].as_bytes(), THRIFT);
+    if let Some(exception) = business {
+        headers.insert(ERROR_CLASS.clone(), HeaderValue::from_static("Business Error"));
+        headers.insert(ERROR_REASON.clone(), HeaderValue::from_static(exception));
+    }
+    response
+}
+
+/// A handler that panicked takes nobody with it.
+fn handler_ended(ended: JoinError) -> Error {
+    match ended.try_into_panic() {
+        Ok(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(panic = text, "handler panicked");
+            Error::unexpected(format!("handler panicked: {text}"))
+        }
+        Err(_) => Error::unknown("handler was stopped"),
+    }
+}
+
+// === impl Upload ===
+
+impl Upload {
+    /// The whole body. One that says it is too large is not read at all.
+    async fn read(&mut self, watch: &Watch, limit: usize) -> Result<Bytes, Refusal> {
+        let claimed = self.body.size_hint().exact();
+        let too_large = |size: u64| usize::try_from(size).is_ok_and(|size| size <= limit);
+        if claimed.is_some_and(|claimed| !too_large(claimed)) {
+            return Err(Refusal::BodyTooLarge(limit));
+        }
+        if !self.unread {
+            return Ok(Bytes::new());
+        }
+        watch.enter(Phase::Body);
+        let mut whole = Bytes::new();
+        let mut parts: Vec<u8> = Vec::new();
+        while let Some(frame) = self.body.frame().await {
+            let data = match frame.map(|frame| frame.into_data()) {
+                Ok(Ok(data)) => data,
+                // Trailers are nobody's.
+                Ok(Err(_)) => continue,
+                Err(error) => {
+                    let cause =
+                        std::error::Error::source(&error).map_or_else(|| error.to_string(), |it| it.to_string());
+                    return Err(Refusal::BodyBroken(cause));
+                }
+            };
+            if data.len() > limit - whole.len().max(parts.len()) {
+                return Err(Refusal::BodyTooLarge(limit));
+            }
+            if whole.is_empty() && parts.is_empty() {
+                whole = data;
+            } else {
+                if parts.is_empty() {
+                    parts.reserve(claimed.unwrap_or(0).min(LARGEST_TRUST) as usize);
+                    parts.extend_from_slice(&std::mem::take(&mut whole));
+                }
+                parts.extend_from_slice(&data);
+            }
+            if self.body.is_end_stream() {
+                break;
+            }
+        }
+        self.unread = false;
+        watch.enter(Phase::Busy);
+        Ok(if parts.is_empty() { whole } else { parts.into() })
+    }
+
+    /// Sees to the rest of a body that nobody read, so that the client can take the reply.
+    fn finish(mut self, watch: &Arc<Watch>, continues: bool, headers: &mut HeaderMap) {
+        let closes = headers.contains_key(CONNECTION);
+        if !self.unread {
+            watch.enter(Phase::Idle);
+            return;
+        }
+        let short = self.body.size_hint().exact().is_some_and(|left| left <= LONGEST_SKIP);
+        // Reading on would ask a client that waits for permission to send what nobody wants.
+        if closes || continues || !short {
+            watch.leave_unread();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            watch.enter(Phase::Idle);
+            return;
+        }
+        let entered = watch.enter(Phase::Skip);
+        let watch = watch.clone();
+        tokio::spawn(async move {
+            while let Some(Ok(_)) = self.body.frame().await {}
+            watch.leave(entered, Phase::Idle);
+        });
+    }
+}

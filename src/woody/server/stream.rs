@@ -1,0 +1,345 @@
+//! A connection's socket, with the bounds that a client can be held to.
+//!
+//! The timers live here, below HTTP, because only here is it known whether a client is silent. A timer is touched only
+//! when a read or write has to wait: a request that arrives in one piece arms none.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::settings::ServerSettings;
+
+/// How long a closed connection still listens to a client that is sending, so that the last reply is not lost to a
+/// connection reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// Where a connection is in its exchange, which says how long the client may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing has come yet.
+    Fresh = 0,
+    /// Between two requests.
+    Idle = 1,
+    /// Some of a request's headers are here.
+    Head = 2,
+    /// The request's body is being read.
+    Body = 3,
+    /// The request is being handled; the client owes nothing.
+    Busy = 4,
+    /// The reply went out early; the rest of the body is skipped.
+    Skip = 5,
+}
+
+/// What the socket and the exchange above it tell each other.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// A count of changes, and the phase in the lowest three bits: a timer is armed anew when it differs.
+    phase: AtomicU32,
+    unread: AtomicBool,
+    ambiguous: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    socket: TcpStream,
+    watch: Arc<Watch>,
+    header_read: Duration,
+    idle: Duration,
+    body_read: Duration,
+    write: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The watch's value that the timer was set for.
+    armed: Option<u32>,
+    write_timer: Option<Pin<Box<Sleep>>>,
+    head: HeadScan,
+    lingering: bool,
+}
+
+/// Counts `content-length` lines, of which hyper drops an equal second one in silence. What follows a request without a
+/// pause (pipelining) is not looked at: two equal lengths are no ambiguity there either.
+#[derive(Debug, Default)]
+struct HeadScan {
+    /// The first bytes of the line that has not ended yet.
+    line: [u8; CONTENT_LENGTH.len()],
+    length: usize,
+    started: bool,
+    ended: bool,
+    lengths: u32,
+}
+
+const CONTENT_LENGTH: [u8; 15] = *b"content-length:";
+
+// === impl Phase ===
+
+impl Phase {
+    fn of(value: u32) -> Self {
+        match value & 7 {
+            0 => Self::Fresh,
+            1 => Self::Idle,
+            2 => Self::Head,
+            3 => Self::Body,
+            4 => Self::Busy,
+            _ => Self::Skip,
+        }
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { phase: AtomicU32::new(0), unread: AtomicBool::new(false), ambiguous: AtomicBool::new(false) })
+    }
+
+    /// Returns what [`Self::leave`] needs.
+    pub(super) fn enter(&self, phase: Phase) -> u32 {
+        let changes = (self.phase.load(Ordering::Relaxed) >> 3).wrapping_add(1);
+        let value = changes << 3 | phase as u32;
+        self.phase.store(value, Ordering::Release);
+        value
+    }
+
+    /// Enters `phase`, unless something else happened since `value` was given out.
+    pub(super) fn leave(&self, value: u32, phase: Phase) {
+        let next = (value >> 3).wrapping_add(1) << 3 | phase as u32;
+        let _ = self.phase.compare_exchange(value, next, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        Phase::of(self.phase.load(Ordering::Acquire))
+    }
+
+    /// The connection will close with some of a request unread.
+    pub(super) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Release);
+    }
+
+    /// The request had more than one `content-length`.
+    pub(super) fn ambiguous_length(&self) -> bool {
+        self.ambiguous.load(Ordering::Acquire)
+    }
+}
+
+// === impl HeadScan ===
+
+impl HeadScan {
+    fn feed(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.ended {
+                return;
+            }
+            let taken = part.len().min(self.line.len() - self.length);
+            self.line[self.length..self.length + taken].copy_from_slice(&part[..taken]);
+            self.length += taken;
+            if part.ends_with(b"\n") {
+                match &self.line[..self.length] {
+                    // Empty lines are allowed before the request line, and end the headers behind it.
+                    b"\n" | b"\r\n" => self.ended = self.started,
+                    line => {
+                        self.started = true;
+                        self.lengths += u32::from(line.eq_ignore_ascii_case(&CONTENT_LENGTH));
+                    }
+                }
+                self.length = 0;
+            }
+        }
+    }
+}
+
+// === impl Stream ===
+
+impl Stream {
+    pub(super) fn new(socket: TcpStream, watch: Arc<Watch>, settings: &ServerSettings) -> Self {
+        Self {
+            socket,
+            watch,
+            header_read: settings.header_read_timeout,
+            idle: settings.idle_timeout,
+            body_read: settings.body_read_timeout,
+            write: settings.write_timeout,
+            timer: None,
+            armed: None,
+            write_timer: None,
+            head: HeadScan::default(),
+            lingering: false,
+        }
+    }
+
+    fn arrived(&mut self, bytes: &[u8]) {
+        match self.watch.phase() {
+            Phase::Fresh | Phase::Idle => {
+                self.watch.enter(Phase::Head);
+                self.head = HeadScan::default();
+                self.scan(bytes);
+            }
+            Phase::Head => self.scan(bytes),
+            // Entered again, for the next silence is a new one.
+            Phase::Body => {
+                self.watch.enter(Phase::Body);
+            }
+            Phase::Busy | Phase::Skip => {}
+        }
+    }
+
+    fn scan(&mut self, bytes: &[u8]) {
+        self.head.feed(bytes);
+        self.watch.ambiguous.store(self.head.lengths > 1, Ordering::Release);
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        match &mut self.timer {
+            // A monotonic timer of the runtime: it bounds a wait on a socket, and decides nothing else.
+            Some(timer) => timer.as_mut().reset(Instant::now() + time),
+            None => self.timer = Some(Box::pin(tokio::time::sleep(time))),
+        }
+    }
+
+    /// The client is silent: ready once it was so for too long.
+    fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let value = self.watch.phase.load(Ordering::Acquire);
+        let phase = Phase::of(value);
+        if self.armed != Some(value) {
+            self.sleep(match phase {
+                Phase::Busy => return Poll::Pending,
+                Phase::Fresh | Phase::Head | Phase::Skip => self.header_read,
+                Phase::Idle => self.idle,
+                Phase::Body => self.body_read,
+            });
+            self.armed = Some(value);
+        }
+        if let Some(timer) = &mut self.timer {
+            ready!(timer.as_mut().poll(context));
+        }
+        self.armed = None;
+        match phase {
+            // As if the client had closed.
+            Phase::Fresh | Phase::Idle | Phase::Busy => Poll::Ready(Ok(())),
+            Phase::Head => {
+                // Nothing else can be on its way out here, and a reply this short always fits.
+                let _ = self.socket.try_write(REQUEST_TIMEOUT);
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "headers were too slow")))
+            }
+            Phase::Body | Phase::Skip => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body stalled"))),
+        }
+    }
+
+    fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let time = self.write;
+        let timer = self.write_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+        ready!(timer.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no reply")))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.socket).poll_read(context, buffer) {
+            Poll::Ready(Ok(())) => {
+                let bytes = &buffer.filled()[before..];
+                if !bytes.is_empty() {
+                    self.arrived(bytes);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.poll_overdue(context),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.socket).poll_write(context, bytes) {
+            Poll::Ready(written) => {
+                self.write_timer = None;
+                Poll::Ready(written)
+            }
+            Poll::Pending => self.poll_stalled(context),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.socket).poll_write_vectored(context, slices) {
+            Poll::Ready(written) => {
+                self.write_timer = None;
+                Poll::Ready(written)
+            }
+            Poll::Pending => self.poll_stalled(context),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.lingering {
+            ready!(Pin::new(&mut self.socket).poll_shutdown(context))?;
+            // A request that was refused for its headers is still in that phase.
+            if !self.watch.unread.load(Ordering::Acquire) && self.watch.phase() != Phase::Head {
+                return Poll::Ready(Ok(()));
+            }
+            self.lingering = true;
+            self.sleep(LINGER);
+        }
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            let read = Pin::new(&mut self.socket).poll_read(context, &mut buffer);
+            match read {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => break,
+            }
+            // A client that never stops sending is left all the same.
+            if self.timer.as_mut().is_none_or(|timer| timer.as_mut().poll(context).is_ready()) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(context).map(Ok),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_lengths_are_counted_however_the_bytes_are_cut() {
+        let head =
+            b"\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nx: content-length: 3\r\ncontent-length:3\r\n\r\n\
+                     content-length: 1\r\n";
+        for cut in 0..head.len() {
+            let mut scan = HeadScan::default();
+            scan.feed(&head[..cut]);
+            scan.feed(&head[cut..]);
+            assert_eq!(scan.lengths, 2, "cut at {cut}");
+            assert!(scan.ended);
+        }
+    }
+}

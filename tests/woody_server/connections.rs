@@ -1,0 +1,247 @@
+//! S92, S93 and what else a connection can go through: silence, hanging up, too many, the stop.
+
+use std::time::Duration;
+
+use crate::peer::{Peer, Request, STR, STR_REPLY, message, text, unhex};
+use crate::world::{world, world_with};
+use machinegun::clock::Clock;
+use machinegun::woody::{Server, ServerSettings};
+
+const SHORT: Duration = Duration::from_millis(20);
+
+#[tokio::test]
+async fn s92_idle_connections_are_kept() {
+    // Peers keep theirs for up to 150 s between requests; the bound on headers is no bound on silence.
+    assert!(ServerSettings::default().idle_timeout >= Duration::from_secs(150));
+    let world = world_with(|settings| {
+        settings.header_read_timeout = SHORT;
+        settings.body_read_timeout = SHORT;
+    });
+    let world = world.await;
+    let mut peer = world.connect().await;
+    peer.exchange(&Request::new()).await.is_ok();
+    // A fresh connection is cut for its silence: by then the used one has been silent for longer.
+    world.connect().await.closed().await;
+    peer.exchange(&Request::new()).await.is_ok();
+    // The same where a refused body was skipped in between.
+    peer.exchange(&Request::new().line("PUT /v1/svc HTTP/1.1")).await.is_unexpected(405, "wrong method: PUT");
+    world.connect().await.closed().await;
+    peer.exchange(&Request::new()).await.is_ok();
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_the_end() {
+    let world = world_with(|settings| settings.idle_timeout = SHORT).await;
+    let mut peer = world.connect().await;
+    peer.exchange(&Request::new()).await.is_ok();
+    peer.closed().await;
+}
+
+#[tokio::test]
+async fn slow_headers_are_cut() {
+    let world = world_with(|settings| settings.header_read_timeout = SHORT).await;
+    let head = Request::new().head();
+    let mut fresh = world.connect().await;
+    let mut used = world.connect().await;
+    used.exchange(&Request::new()).await.is_ok();
+    for peer in [&mut fresh, &mut used] {
+        peer.send(&head[..30]).await;
+        peer.answer().await.is_bare(&[408]);
+        peer.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_body_is_cut() {
+    let mut world = world_with(|settings| settings.body_read_timeout = SHORT).await;
+    let mut peer = world.connect().await;
+    peer.send(Request::new().head()).await;
+    peer.answer().await.is_error_like(400, "Result Unexpected", "body not readable: ");
+    peer.closed().await;
+    world.nothing_was_called();
+}
+
+#[tokio::test]
+async fn a_slow_handler_is_not_silence() {
+    let mut world = world_with(|settings| {
+        settings.header_read_timeout = SHORT;
+        settings.body_read_timeout = SHORT;
+        settings.idle_timeout = SHORT;
+    })
+    .await;
+    let mut peer = world.connect().await;
+    peer.send(Request::new().call("Str", &text("wait")).bytes()).await;
+    world.seen().await;
+    world.connect().await.closed().await;
+    world.open();
+    peer.answer().await.is_ok();
+}
+
+#[tokio::test]
+async fn a_request_in_single_bytes() {
+    let mut peer = world().await.connect().await;
+    for byte in Request::new().bytes() {
+        peer.send([byte]).await;
+    }
+    peer.answer().await.is_result(STR_REPLY);
+}
+
+#[tokio::test]
+async fn s93_a_client_that_hangs_up_stops_no_handler() {
+    let mut world = world().await;
+    let mut peer = world.connect().await;
+    peer.send(Request::new().call("Str", &text("wait")).bytes()).await;
+    world.seen().await;
+    drop(peer);
+    world.exchange(&Request::new()).await.is_result(STR_REPLY);
+    assert_eq!(world.done().await, "hi");
+    world.open();
+    assert_eq!(world.done().await, "wait");
+}
+
+#[tokio::test]
+async fn s93a_a_connection_serves_any_number_of_requests() {
+    let mut world = world().await;
+    let mut peer = world.connect().await;
+    for _ in 0..1001 {
+        peer.exchange(&Request::new()).await.is_result(STR_REPLY);
+        world.seen().await;
+        world.done().await;
+    }
+}
+
+#[tokio::test]
+async fn s93b_a_oneway_handler_outlives_its_client() {
+    let mut world = world().await;
+    let mut peer = world.connect().await;
+    peer.exchange(&Request::new().body(message(4, "One", 0, &text("wait")))).await.is_result("");
+    drop(peer);
+    world.seen().await;
+    world.open();
+    assert_eq!(world.done().await, "wait");
+}
+
+#[tokio::test]
+async fn connections_past_the_bounds_wait_then_are_refused() {
+    let mut world = world_with(|settings| {
+        settings.max_connections = 1;
+        settings.max_waiting_connections = 1;
+    })
+    .await;
+    let mut served = world.connect().await;
+    served.exchange(&Request::new()).await.is_ok();
+    world.seen().await;
+    let mut waiting = world.connect().await;
+    waiting.send(Request::new().bytes()).await;
+    let mut refused = world.connect().await;
+    refused.send(Request::new().bytes()).await;
+    refused.answer().await.is_error(503, "Resource Unavailable", "too many connections");
+    refused.closed().await;
+    let counts = (world.connections.open(), world.connections.waiting(), world.connections.refused());
+    assert_eq!(counts, (1, 1, 1));
+    world.nothing_was_called();
+    drop(served);
+    waiting.answer().await.is_result(STR_REPLY);
+}
+
+#[tokio::test]
+async fn a_stop_lets_exchanges_end() {
+    let mut world = world().await;
+    let mut idle = world.connect().await;
+    idle.exchange(&Request::new()).await.is_ok();
+    world.seen().await;
+    let mut busy = world.connect().await;
+    busy.send(Request::new().call("Str", &text("wait")).bytes()).await;
+    world.seen().await;
+    world.stop();
+    idle.closed().await;
+    world.open();
+    let answer = busy.answer().await;
+    answer.is_ok();
+    assert_eq!(answer.header("connection").as_deref(), Some("close"));
+    busy.closed().await;
+    let address = world.address;
+    world.stopped().await;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens");
+}
+
+#[tokio::test]
+async fn a_stop_waits_no_longer_than_it_may() {
+    for time in [Duration::ZERO, SHORT] {
+        let mut world = world_with(|settings| settings.shutdown_timeout = time).await;
+        let mut busy = world.connect().await;
+        busy.send(Request::new().call("Str", &text("wait")).bytes()).await;
+        world.seen().await;
+        world.stop();
+        busy.closed().await;
+        world.stopped().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_detached_handlers() {
+    let mut world = world().await;
+    let mut peer = world.connect().await;
+    peer.exchange(&Request::new().body(message(4, "One", 0, &text("wait")))).await.is_result("");
+    world.seen().await;
+    world.stop();
+    peer.closed().await;
+    assert!(!world.served.is_finished());
+    world.open();
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn new_connections_are_served_while_draining() {
+    let (clock, _hand) = Clock::manual(0);
+    let any = "[::]:0".parse().expect("an address");
+    let server = Server::bind(any, ServerSettings::default(), clock).expect("a free port");
+    let address = server.local_addr();
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let (drained, drains) = tokio::sync::oneshot::channel::<()>();
+    let drain = async {
+        begun.send(()).expect("the test waits");
+        let _ = drains.await;
+    };
+    let served = tokio::spawn(server.serve(async {}, drain));
+    begins.await.expect("draining begins");
+    // On IPv6 too: the one listener takes both.
+    let mut peer = Peer::connect(([0, 0, 0, 0, 0, 0, 0, 1], address.port()).into()).await;
+    peer.exchange(&Request::new()).await.is_bare(&[404]);
+    drained.send(()).expect("the drain waits");
+    peer.closed().await;
+    served.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let world = world().await;
+    let taken = ("::".parse::<std::net::Ipv6Addr>().expect("an address"), world.address.port()).into();
+    let error = Server::bind(taken, ServerSettings::default(), Clock::system()).err().expect("the port is taken");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    assert!(error.to_string().starts_with(&format!("can't listen on {taken}: ")), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_reply_is_cut() {
+    let mut world = world_with(|settings| settings.write_timeout = SHORT).await;
+    let mut peer = world.connect().await;
+    let long = Request::new().call("Str", &text(&"x".repeat(30_000_000)));
+    peer.send(long.bytes()).await;
+    world.seen().await;
+    // The place is free again only when the connection is gone; until then a stop would wait.
+    world.stop();
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn a_body_in_two_pieces_with_a_pause() {
+    let mut world = world().await;
+    let mut peer = world.connect().await;
+    let (first, second) = (unhex(STR)[..10].to_vec(), unhex(STR)[10..].to_vec());
+    peer.send([Request::new().head(), first].concat()).await;
+    world.exchange(&Request::new()).await.is_ok();
+    world.seen().await;
+    peer.send(second).await;
+    peer.answer().await.is_result(STR_REPLY);
+}
