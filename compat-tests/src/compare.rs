@@ -44,13 +44,20 @@ const ABSENT: &str = "(absent)";
 
 // === impl Difference ===
 
+impl Difference {
+    /// The exchange that it is about.
+    pub fn whose(&self) -> String {
+        match self.seq {
+            Some(seq) => format!("seq {seq}, {}", self.exchange),
+            None => format!("no seq, {}", self.exchange),
+        }
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.seq {
-            Some(seq) => write!(f, "seq {seq}, {}", self.exchange)?,
-            None => write!(f, "no seq, {}", self.exchange)?,
-        }
-        write!(f, "\n    field     {}\n    expected  {}\n    got       {}", self.field, self.expected, self.got)
+        let (whose, field) = (self.whose(), &self.field);
+        write!(f, "{whose}\n    field     {field}\n    expected  {}\n    got       {}", self.expected, self.got)
     }
 }
 

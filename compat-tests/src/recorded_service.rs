@@ -20,6 +20,18 @@ const PATIENCE: i64 = 60_000;
 #[derive(Debug)]
 pub struct RecordedService {
     server: Server,
+    actor: Arc<Actor>,
+}
+
+/// What happened to an exchange, as the service sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Moment {
+    /// An inbound request came, and was replied to.
+    Received,
+    Replied,
+    /// A processor was asked, and answered.
+    Asked,
+    Answered,
 }
 
 #[derive(Debug)]
@@ -30,6 +42,8 @@ struct Actor {
     clock: Clock,
     /// Starts that somebody knows of: whoever reads from now on must see them.
     known: Mutex<HashSet<usize>>,
+    /// By the exchanges' numbers, in order.
+    moments: Mutex<Vec<(Moment, u64)>>,
 }
 
 // === impl RecordedService ===
@@ -42,9 +56,16 @@ impl RecordedService {
             client: Client::new(clock.clone()),
             clock,
             known: Mutex::default(),
+            moments: Mutex::default(),
         });
-        let server = Server::start(0, move |request| Arc::clone(&actor).answer(request)).await?;
-        Ok(Self { server })
+        let handler = Arc::clone(&actor);
+        let server = Server::start(0, move |request| Arc::clone(&handler).answer(request)).await?;
+        Ok(Self { server, actor })
+    }
+
+    /// Everything that happened so far.
+    pub fn moments(&self) -> Vec<(Moment, u64)> {
+        self.actor.moments.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn url(&self) -> String {
@@ -64,6 +85,7 @@ impl Actor {
             .position(|step| step.is(Direction::Inbound) && step.header("woody.span-id") == span && span.is_some());
         let Some(at) = found else { return already_working() };
         let inbound = &self.plan.steps[at];
+        self.note(Moment::Received, at);
         let deadline = request.headers.get("woody.deadline").cloned();
         let mut later = Vec::new();
         for (number, step) in self.plan.steps.iter().enumerate().filter(|(_, step)| step.cause == Some(at)) {
@@ -81,6 +103,7 @@ impl Actor {
                 }
             });
         }
+        self.note(Moment::Replied, at);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if inbound.method == "Start" {
             known.insert(at);
@@ -108,7 +131,14 @@ impl Actor {
         if let Some(deadline) = deadline {
             request.headers.insert("woody.deadline".to_owned(), deadline);
         }
+        self.note(Moment::Asked, at);
         self.client.send(&self.processor, request, now + PATIENCE).await;
+        self.note(Moment::Answered, at);
+    }
+
+    fn note(&self, moment: Moment, at: usize) {
+        let seq = self.plan.steps[at].exchange.seq;
+        self.moments.lock().unwrap_or_else(PoisonError::into_inner).push((moment, seq));
     }
 }
 

@@ -4,6 +4,7 @@
 //! overlap: a processor's answer is held until all that had begun before it has begun, and all that had ended before it
 //! has ended. Nothing else takes time: recorded idleness is not waited for again.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -28,6 +29,9 @@ pub struct Options {
     /// One difference is enough.
     pub stop_at_first: bool,
 }
+
+/// Differences that are shown of one exchange: one thing that is wrong tends to show in many fields.
+const SHOWN_PER_EXCHANGE: usize = 10;
 
 /// What came of a replay.
 #[derive(Clone, Debug)]
@@ -97,8 +101,15 @@ impl Report {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown: HashMap<Option<u64>, usize> = HashMap::new();
         for difference in &self.differences {
-            writeln!(f, "{difference}\n")?;
+            let number = shown.entry(difference.seq).or_default();
+            *number += 1;
+            match (*number).cmp(&(SHOWN_PER_EXCHANGE + 1)) {
+                Ordering::Less => writeln!(f, "{difference}\n")?,
+                Ordering::Equal => writeln!(f, "{}: and more\n", difference.whose())?,
+                Ordering::Greater => {}
+            }
         }
         write!(f, "{}: {} of {} exchanges agree", self.recording, self.agreeing(), self.exchanges)?;
         match self.differences.iter().filter(|difference| difference.seq.is_none()).count() {
@@ -113,6 +124,9 @@ impl std::fmt::Display for Report {
 impl Replay {
     pub async fn prepare(recording: &Recording, options: Options, clock: Clock) -> std::io::Result<Self> {
         let plan = Plan::new(recording);
+        if plan.epoch.is_none() && plan.steps.iter().any(|step| step.header("woody.deadline").is_some()) {
+            return Err(std::io::Error::other("nothing in the recording tells what its deadlines mean"));
+        }
         let state = State {
             begun: vec![None; plan.steps.len()],
             ended: vec![false; plan.steps.len()],

@@ -5,13 +5,14 @@
 
 mod mutations;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use compat_tests::compare::Comparison;
 use compat_tests::node::{Message, Node};
 use compat_tests::plan::Plan;
-use compat_tests::recorded_service::RecordedService;
-use compat_tests::recording::{Answer, Exchange, Recording, Response};
+use compat_tests::recorded_service::{Moment, RecordedService};
+use compat_tests::recording::{Answer, Direction, Exchange, Recording, Response};
 use compat_tests::replay::{Options, Replay, Report};
 use machinegun::clock::Clock;
 
@@ -216,6 +217,35 @@ async fn an_expired_deadline_is_503_or_504_with_the_class_that_goes_with_it() {
         let report = play(&recorded, &other, 20_000).await;
         assert_eq!(report.agrees(), agrees, "{status} {class}: {report}");
     }
+}
+
+#[tokio::test]
+async fn what_ended_before_and_what_overlapped_is_kept() {
+    let recording = recording();
+    let options = Options { linger: 0, ..Options::default() };
+    let replay = Replay::prepare(&recording, options, Clock::system()).await.unwrap();
+    let service = RecordedService::start(&recording, &replay.processor_url(), Clock::system()).await.unwrap();
+    assert!(replay.play(&service.url()).await.agrees());
+    let moments: HashMap<(Moment, u64), usize> =
+        service.moments().into_iter().enumerate().map(|(at, moment)| (moment, at)).collect();
+    let of = |moment: Moment, exchange: &Exchange| moments[&(moment, exchange.seq)];
+    let (inbound, outbound): (Vec<&Exchange>, Vec<&Exchange>) =
+        recording.exchanges.iter().partition(|exchange| exchange.direction == Direction::Inbound);
+    let mut pairs = 0;
+    for later in &inbound {
+        for earlier in inbound.iter().filter(|earlier| earlier.ended <= later.began) {
+            assert!(of(Moment::Replied, earlier) < of(Moment::Received, later), "{} {}", earlier.seq, later.seq);
+        }
+        for asked in outbound.iter().filter(|asked| asked.began <= later.began) {
+            assert!(of(Moment::Asked, asked) < of(Moment::Received, later), "{} {}", asked.seq, later.seq);
+        }
+        // What was asked and answered while a processor thought is asked and answered while it thinks.
+        for asked in outbound.iter().filter(|asked| asked.began <= later.began && later.ended <= asked.ended) {
+            assert!(of(Moment::Replied, later) < of(Moment::Answered, asked), "{} {}", asked.seq, later.seq);
+            pairs += 1;
+        }
+    }
+    assert!(pairs > 15, "only {pairs} requests overlap a processor's answer");
 }
 
 #[test]
