@@ -26,6 +26,13 @@ pub struct WoodyProcessor {
     limits: Limits,
 }
 
+/// A call that came back without a result: what it means for the machine.
+enum Trouble {
+    HeldBack(String),
+    Transient(String),
+    Unexpected(String),
+}
+
 // === impl WoodyProcessor ===
 
 impl WoodyProcessor {
@@ -38,10 +45,10 @@ impl WoodyProcessor {
         context: &Context,
         deadline: i64,
         message: Bytes,
-    ) -> Result<Result<M::Success, Exception>, Outcome> {
-        let reply = self.client.call(&self.url, context, deadline, message).await.map_err(outcome)?;
+    ) -> Result<Result<M::Success, Exception>, Trouble> {
+        let reply = self.client.call(&self.url, context, deadline, message).await?;
         wire::read_reply::<M>(reply, self.limits)
-            .map_err(|error| Outcome::Unexpected(format!("the processor's answer is malformed: {error}")))
+            .map_err(|error| Trouble::Unexpected(format!("the processor's answer is malformed: {error}")))
     }
 }
 
@@ -51,7 +58,7 @@ impl Processor for WoodyProcessor {
         let Question { ask, machine, context, deadline } = question;
         let context = match woody_context(context) {
             Ok(context) => context,
-            Err(outcome) => return outcome,
+            Err(trouble) => return trouble.into(),
         };
         let aux = machine.aux_state.as_ref().map_or(0, |aux| aux.data.as_bytes().len());
         let size = MESSAGE_OVERHEAD + machine.history.size() + aux;
@@ -92,32 +99,43 @@ impl Processor for WoodyProcessor {
             },
             Ok(Err(Exception::RepairFailed(reason))) => Outcome::RepairFailed(reason),
             Ok(Err(exception)) => Outcome::Unexpected(format!("the processor threw {}", exception.name())),
-            Err(outcome) => outcome,
+            Err(trouble) => trouble.into(),
         }
     }
 }
 
-/// What a call that came back without a result means for the machine.
-fn outcome(error: woody::Error) -> Outcome {
-    if false {
-        return Outcome::HeldBack(format!("no connection to the processor is free: {error}"));
-    }
-    match error.class {
-        Class::ResourceUnavailable | Class::ResultUnknown => {
-            Outcome::Transient(format!("processor_unavailable: {error}"))
+impl From<woody::Error> for Trouble {
+    fn from(error: woody::Error) -> Self {
+        if error.is_own_bound() {
+            return Self::HeldBack(format!("processor.pool_size is reached: {error}"));
         }
-        Class::ResultUnexpected => Outcome::Unexpected(format!("the processor failed: {error}")),
+        match error.class {
+            Class::ResourceUnavailable | Class::ResultUnknown => {
+                Self::Transient(format!("processor_unavailable: {error}"))
+            }
+            Class::ResultUnexpected => Self::Unexpected(format!("the processor failed: {error}")),
+        }
     }
 }
 
-fn woody_context(context: RequestContext) -> Result<Context, Outcome> {
+impl From<Trouble> for Outcome {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::HeldBack(reason) => Self::HeldBack(reason),
+            Trouble::Transient(reason) => Self::Transient(reason),
+            Trouble::Unexpected(reason) => Self::Unexpected(reason),
+        }
+    }
+}
+
+fn woody_context(context: RequestContext) -> Result<Context, Trouble> {
     let header = |(name, value): (Bytes, Bytes)| {
         let name = HeaderName::from_bytes(&name).ok()?;
         Some((name, HeaderValue::from_maybe_shared(value).ok()?))
     };
     let trace: Option<Vec<_>> = context.trace.into_iter().map(header).collect();
     // Stored from headers that were read, so they are headers.
-    let trace = trace.ok_or_else(|| Outcome::Unexpected("the stored trace context is malformed".to_owned()))?;
+    let trace = trace.ok_or_else(|| Trouble::Unexpected("the stored trace context is malformed".to_owned()))?;
     Ok(Context {
         trace_id: context.trace_id,
         span_id: context.span_id,

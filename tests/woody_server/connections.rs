@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::peer::{Peer, Request, STR, STR_REPLY, message, text, unhex};
+use crate::peer::{Peer, Request, STR, STR_REPLY, long_call, message, text, unhex};
 use crate::world::{world, world_with};
 use machinegun::clock::Clock;
 use machinegun::woody::{Server, ServerSettings};
@@ -224,12 +224,16 @@ async fn a_port_that_is_taken_is_named() {
 
 #[tokio::test]
 async fn a_client_that_takes_no_reply_is_cut() {
-    let mut world = world_with(|settings| settings.write_timeout = SHORT).await;
+    let mut world = world_with(|settings| {
+        settings.write_timeout = SHORT;
+        settings.shutdown_timeout = Duration::from_secs(3600);
+    })
+    .await;
     let mut peer = world.connect().await;
-    let long = Request::new().call("Str", &text(&"x".repeat(30_000_000)));
-    peer.send(long.bytes()).await;
+    // More than the sockets' buffers take.
+    peer.send(Request::new().body(long_call(16_000_000)).bytes()).await;
     world.seen().await;
-    // The place is free again only when the connection is gone; until then a stop would wait.
+    // A stop would wait for the exchange to end.
     world.stop();
     world.stopped().await;
 }

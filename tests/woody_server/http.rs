@@ -1,6 +1,6 @@
 //! S82 to S94 without those on connections' lives: HTTP as it may come.
 
-use crate::peer::{Request, STR, STR_REPLY, text, unhex};
+use crate::peer::{Request, STR, STR_REPLY, long_call, text, unhex};
 use crate::world::{world, world_with};
 
 fn chunked() -> Request {
@@ -133,8 +133,7 @@ async fn s88_pipelined_requests_are_answered_in_order() {
 
 #[tokio::test]
 async fn s89_a_body_of_10_mb() {
-    let long = "x".repeat(10_000_000);
-    let answer = world().await.exchange(&Request::new().call("Str", &text(&long))).await;
+    let answer = world().await.exchange(&Request::new().body(long_call(10_000_000))).await;
     answer.is_ok();
     assert_eq!(answer.body.len(), 10_000_000 + 23);
 }

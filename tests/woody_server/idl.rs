@@ -76,7 +76,7 @@ pub struct Svc {
     pub seen: mpsc::Sender<Seen>,
     /// A handler whose text begins with `wait` takes a permit before it answers.
     pub gate: Arc<Semaphore>,
-    /// Handlers that came to their end.
+    /// Handlers that came to their end. Not every test listens, here and above.
     pub done: mpsc::Sender<Bytes>,
 }
 
@@ -179,7 +179,7 @@ impl Service for Svc {
 
     async fn handle(&self, context: Context, name: Bytes, mut args: Reader, seqid: i32) -> Result<Reply, Error> {
         let seen = async |context: Context| {
-            self.seen.send(Seen { name: name.clone(), context }).await.expect("the test listens");
+            let _ = self.seen.send(Seen { name: name.clone(), context }).await;
         };
         match &name[..] {
             b"Echo" => {
@@ -196,7 +196,7 @@ impl Service for Svc {
                 let StrArgs { s, .. } = wire::read_args::<Str>(&mut args)?;
                 seen(context).await;
                 let acted = self.act(&s, &name, seqid).await?;
-                self.done.send(s.clone()).await.expect("the test listens");
+                let _ = self.done.send(s.clone()).await;
                 match (acted, &name[..]) {
                     (Some(acted), _) => Ok(acted),
                     (None, b"Void") => reply::<VoidCall>(seqid, Void),

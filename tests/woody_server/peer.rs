@@ -59,6 +59,15 @@ pub fn text(text: &str) -> String {
     format!("0b0001{}{}00", hex(&(text.len() as i32).to_be_bytes()), hex(text.as_bytes()))
 }
 
+/// A call of Str with a text of `size` bytes.
+pub fn long_call(size: usize) -> Vec<u8> {
+    let mut bytes = message(1, "Str", 0, "0b0001");
+    bytes.extend((size as i32).to_be_bytes());
+    bytes.resize(bytes.len() + size, b'x');
+    bytes.push(0);
+    bytes
+}
+
 // === impl Request ===
 
 impl Request {

@@ -6,6 +6,7 @@
 
 mod pool;
 mod reply;
+mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::socket::{Probe, Socket};
 use crate::clock::{Clock, random_unit};
 use crate::woody::error::Error;
 
@@ -48,6 +49,7 @@ struct Idle {
 struct Resting {
     peer: Peer,
     sender: SendRequest<Full<Bytes>>,
+    probe: Probe,
     until: i64,
 }
 
@@ -58,6 +60,7 @@ pub(super) struct Leased {
     /// It has served before, so the peer may have closed it since.
     pub(super) reused: bool,
     peer: Peer,
+    probe: Probe,
     _place: OwnedSemaphorePermit,
 }
 
@@ -82,22 +85,25 @@ impl Pool {
     /// A connection to `peer`, ready to send, by `until`.
     pub(super) async fn checkout(&self, peer: &Peer, until: i64) -> Result<Leased, Error> {
         let Ok(Ok(place)) = self.clock.timeout_at(until, self.places.clone().acquire_owned()).await else {
-            return Err(Error::unavailable("checkout_timeout"));
+            return Err(Error::pool_full());
         };
-        while let Some(mut sender) = self.take(peer) {
+        while let Some((mut sender, probe)) = self.take(peer) {
+            if !probe.is_quiet() {
+                continue;
+            }
             // Its last exchange is over; it needs a moment at most to say that it can take another, or has closed.
             if let Ok(Ok(())) = self.clock.timeout_at(until, sender.ready()).await {
-                return Ok(Leased { sender, reused: true, peer: peer.clone(), _place: place });
+                return Ok(Leased { sender, reused: true, peer: peer.clone(), probe, _place: place });
             }
         }
         match self.clock.timeout_at(until, self.connect(peer)).await {
-            Ok(Ok(sender)) => Ok(Leased { sender, reused: false, peer: peer.clone(), _place: place }),
+            Ok(Ok((sender, probe))) => Ok(Leased { sender, reused: false, peer: peer.clone(), probe, _place: place }),
             Ok(Err(error)) => Err(Error::unavailable(error)),
             Err(_) => Err(Error::unavailable("connect_timeout")),
         }
     }
 
-    fn take(&self, peer: &Peer) -> Option<SendRequest<Full<Bytes>>> {
+    fn take(&self, peer: &Peer) -> Option<(SendRequest<Full<Bytes>>, Probe)> {
         let now = self.clock.now();
         let mut idle = self.idle();
         idle.connections.retain(|resting| !resting.sender.is_closed() && now < resting.until);
@@ -109,18 +115,18 @@ impl Pool {
                 idle.connections.pop_front();
             }
         }
-        found.map(|resting| resting.sender)
+        found.map(|resting| (resting.sender, resting.probe))
     }
 
     /// Gives back a connection whose exchange is over.
     pub(super) fn checkin(self: &Arc<Self>, leased: Leased) {
-        let Leased { sender, peer, .. } = leased;
+        let Leased { sender, peer, probe, .. } = leased;
         if sender.is_closed() || self.keep_alive_ms == 0 {
             return;
         }
         let until = self.clock.now().saturating_add(self.keep_alive_ms);
         let mut idle = self.idle();
-        idle.connections.push_back(Resting { peer, sender, until });
+        idle.connections.push_back(Resting { peer, sender, probe, until });
         if !std::mem::replace(&mut idle.reaping, true) {
             let clock = self.clock.clone();
             let pool = Arc::downgrade(self);
@@ -147,7 +153,7 @@ impl Pool {
     }
 
     /// A new connection to any one of the host's addresses. Its error is what peers know it by.
-    async fn connect(&self, peer: &Peer) -> Result<SendRequest<Full<Bytes>>, String> {
+    async fn connect(&self, peer: &Peer) -> Result<(SendRequest<Full<Bytes>>, Probe), String> {
         let resolved = |error: &io::Error| format!("{{resolve_failed,{}}}", name(error, "nxdomain"));
         let found = lookup_host((peer.name.as_str(), peer.port)).await.map_err(|error| resolved(&error))?;
         let (mut preferred, others): (Vec<SocketAddr>, Vec<_>) = found.partition(|it| it.is_ipv6() == self.inet6);
@@ -158,14 +164,15 @@ impl Pool {
         let address = preferred.get(picked).ok_or("{resolve_failed,nxdomain}")?;
         let stream = TcpStream::connect(address).await.map_err(|error| name(&error, "connect failed"))?;
         let _ = stream.set_nodelay(true);
-        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (socket, probe) = Socket::new(stream);
+        let handshake = http1::handshake(TokioIo::new(socket)).await;
         let (sender, connection) = handshake.map_err(|error| error.to_string())?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
             }
         });
-        Ok(sender)
+        Ok((sender, probe))
     }
 }
 

@@ -88,9 +88,7 @@ pub(super) fn open(body: Bytes) -> Result<Bytes, Error> {
     let mut reader = Reader::new(body.clone(), Limits::default());
     let header = Header::read(&mut reader).map_err(|error| match error {
         HeaderError::Type(_) => Error::unexpected(format!("client error: {error}")),
-        HeaderError::NotStrict | HeaderError::Version(_) | HeaderError::Malformed(_) => {
-            Error::unexpected(format!("client thrift error: {error}"))
-        }
+        _ => Error::unexpected(format!("client thrift error: {error}")),
     })?;
     match header.kind {
         MessageType::Reply if header.seqid == 0 => Ok(body.slice(reader.position()..)),

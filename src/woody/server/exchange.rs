@@ -41,13 +41,14 @@ pub(super) struct Shared {
 struct Upload {
     body: Incoming,
     unread: bool,
+    broken: bool,
 }
 
 pub(super) async fn run(shared: &Shared, watch: &Arc<Watch>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     watch.enter(Phase::Busy);
     let (parts, body) = request.into_parts();
     let continues = parts.headers.contains_key(EXPECT);
-    let mut upload = Upload { unread: !body.is_end_stream(), body };
+    let mut upload = Upload { unread: !body.is_end_stream(), body, broken: false };
     let mut response = match answer(shared, watch, parts, &mut upload).await {
         Ok(response) => response,
         Err(refusal) => {
@@ -166,6 +167,7 @@ impl Upload {
                 // Trailers are nobody's.
                 Ok(Err(_)) => continue,
                 Err(error) => {
+                    self.broken = true;
                     let cause =
                         std::error::Error::source(&error).map_or_else(|| error.to_string(), |it| it.to_string());
                     return Err(Refusal::BodyBroken(cause));
@@ -201,7 +203,7 @@ impl Upload {
         }
         let short = self.body.size_hint().exact().is_some_and(|left| left <= LONGEST_SKIP);
         // Reading on would ask a client that waits for permission to send what nobody wants.
-        if closes || continues || !short {
+        if closes || continues || self.broken || !short {
             watch.leave_unread();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
             watch.enter(Phase::Idle);

@@ -1,7 +1,7 @@
 //! Every reply that is not a result, to the letter.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
@@ -62,6 +62,8 @@ impl Refusal {
         let mut response = Response::new(Full::default());
         *response.status_mut() = status;
         let headers = response.headers_mut();
+        // In answer to HEAD too, where nobody else would write it.
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         let (class, text) = match self {
             Self::Bare(_) => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));

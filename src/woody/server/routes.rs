@@ -48,7 +48,7 @@ impl Routes {
             let route = route.split('/').skip(1);
             let matched = route.clone().zip(&segments).filter(|(declared, segment)| declared.as_bytes() == *segment);
             let (matched, declared) = (matched.count(), route.count());
-            matched == declared && (open && segments.len() > declared || segments.len() == declared)
+            matched == declared && (if open { segments.len() > declared } else { segments.len() == declared })
         };
         if let Some((_, plain)) = self.plain.iter().find(|(route, _)| is(route)) {
             return Ok(Some(Target::Plain(plain.clone())));

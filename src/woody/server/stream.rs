@@ -203,8 +203,8 @@ impl Stream {
         }
     }
 
-    /// The client is silent: ready once it was so for too long.
-    fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready with the phase in which the client was silent for too long.
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<Phase> {
         let value = self.watch.phase.load(Ordering::Acquire);
         let phase = Phase::of(value);
         if self.armed != Some(value) {
@@ -216,9 +216,15 @@ impl Stream {
             });
             self.armed = Some(value);
         }
-        if let Some(timer) = &mut self.timer {
-            ready!(timer.as_mut().poll(context));
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(context).map(|()| phase),
+            None => Poll::Pending,
         }
+    }
+
+    /// The client is silent: ready once it was so for too long.
+    fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let phase = ready!(self.poll_timer(context));
         self.armed = None;
         match phase {
             // As if the client had closed.
@@ -291,6 +297,11 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // IMPORTANT: while a read waits, HTTP reads no more when the phase changes, but it flushes each time that it has
+        // worked. The timer that wakes it is set here; what it means is decided by the read that follows.
+        if self.poll_timer(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
         Pin::new(&mut self.socket).poll_flush(context)
     }
 

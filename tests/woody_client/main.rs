@@ -1,0 +1,5 @@
+//! The client against a peer that follows a script: the cases of the conformance table, by their numbers.
+
+mod outcomes;
+mod pool;
+mod script;
