@@ -10,6 +10,7 @@ mod story;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
@@ -85,7 +86,6 @@ pub async fn run(options: DemoOptions, stop: CancellationToken) -> Result<(), De
     let caller = Caller::new(address, clock.clone()).ok_or_else(|| DemoError::Broken(format!("no url: {address}")))?;
     introduce(&folder, &processor, address);
 
-    let ended = running.stopper();
     let told = async {
         let mut printer = Printer::default();
         story::tell(&caller, &clock, &mut printer).await?;
@@ -95,21 +95,23 @@ pub async fn run(options: DemoOptions, stop: CancellationToken) -> Result<(), De
         }
         Ok(())
     };
+    let stopper = running.stopper();
+    let mut service = pin!(running.wait());
     let outcome: Result<(), DemoError> = tokio::select! {
         outcome = told => outcome,
         () = stop.cancelled() => Ok(()),
-        // Nobody but the service itself ends it here: it says why when it is waited for.
-        () = ended.cancelled() => Ok(()),
+        // Nobody told it to: its store has failed.
+        ended = &mut service => {
+            processor.stop().await;
+            return Ok(ended?);
+        }
     };
-    let stopped = running.stop().await;
+    stopper.cancel();
+    let stopped = service.await;
     processor.stop().await;
     stopped?;
     outcome?;
-    if folder.temporary {
-        line("\nStopped; the temporary folder is removed.");
-    } else {
-        line(format_args!("\nStopped; everything is kept in {}.", folder.path.display()));
-    }
+    line(format_args!("\nStopped: {}.", folder.leave()));
     Ok(())
 }
 
@@ -165,6 +167,13 @@ impl Folder {
             Ok(()) => Ok(folder),
             Err(error) => Err(DemoError::Folder { path: folder.path.display().to_string(), error }),
         }
+    }
+
+    /// Says what becomes of it, when it has become so.
+    fn leave(self) -> String {
+        let (path, temporary) = (self.path.display().to_string(), self.temporary);
+        drop(self);
+        if temporary { format!("{path} is removed") } else { format!("everything is kept in {path}") }
     }
 }
 
