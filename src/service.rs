@@ -222,6 +222,10 @@ fn namespace_options(
             .notification
             .as_ref()
             .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
+        sinks: Vec::new(),
+        ledgers: Vec::new(),
+        most_unsent: i64::MAX,
+        modernizer: None,
     })
 }
 

@@ -30,7 +30,9 @@ impl From<EngineError> for Failure {
             | EngineError::DeadlineReached
             | EngineError::Stopping
             | EngineError::Storage(StorageError::Unavailable(_)) => Self::Failed(woody::Error::unavailable(text)),
-            EngineError::Storage(StorageError::Corrupt(_)) => Self::Failed(woody::Error::unexpected(text)),
+            EngineError::Storage(StorageError::Corrupt(_)) | EngineError::Modernizer(_) => {
+                Self::Failed(woody::Error::unexpected(text))
+            }
             EngineError::TimedOut | EngineError::Killed => Self::Failed(woody::Error::unknown(text)),
         }
     }
@@ -39,7 +41,7 @@ impl From<EngineError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Bound;
+    use crate::engine::{Bound, ModernizerError};
     use crate::wire::Value;
 
     #[test]
@@ -65,6 +67,8 @@ mod tests {
             (EngineError::Stopping, 503),
             (StorageError::Unavailable("down".into()).into(), 503),
             (StorageError::Corrupt("gap".into()).into(), 500),
+            (ModernizerError("a lower version".into()).into(), 500),
+            (EngineError::Overload(Bound::Outbox), 503),
             (EngineError::TimedOut, 504),
             (EngineError::Killed, 504),
         ];

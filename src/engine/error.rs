@@ -1,5 +1,6 @@
 //! Why the engine did not do, or may not have done, what was asked.
 
+use super::modernize::ModernizerError;
 use crate::machine::Refusal;
 use crate::storage::StorageError;
 
@@ -12,6 +13,8 @@ pub enum Bound {
     Loading,
     /// `limits.steps_in_flight`
     StepsInFlight,
+    /// `outbox.max_pending`
+    Outbox,
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -39,6 +42,9 @@ pub enum EngineError {
     /// Not done.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Not done: nothing was stored.
+    #[error(transparent)]
+    Modernizer(#[from] ModernizerError),
 }
 
 // === impl Bound ===
@@ -49,6 +55,7 @@ impl Bound {
             Self::MachineQueue => "worker.machine_queue_limit",
             Self::Loading => "worker.message_queue_len_limit",
             Self::StepsInFlight => "limits.steps_in_flight",
+            Self::Outbox => "outbox.max_pending",
         }
     }
 }

@@ -5,7 +5,9 @@
 
 mod cache;
 mod error;
+mod modernize;
 mod namespace;
+mod outbox;
 mod registry;
 mod schedule;
 mod step;
@@ -22,10 +24,12 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Clock, Snowflakes};
 use crate::machine::{Namespace, Policy, RequestContext};
 use crate::processor::Processor;
+use crate::sink::Sink;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::Metrics;
 
 pub use error::{Bound, EngineError};
+pub use modernize::{Modernizer, ModernizerError, ModernizerOptions};
 pub use namespace::{NamespaceEngine, View};
 
 /// How many dues one page of a scan holds.
@@ -50,6 +54,21 @@ pub struct NamespaceOptions {
     pub timers: Option<SchedulerOptions>,
     /// None: notifications wait until it is some.
     pub notifications: Option<SchedulerOptions>,
+    /// In the order of the configuration; `policy.subscriptions` names the same.
+    pub sinks: Vec<SinkOptions>,
+    /// The ledgers that new events are entered in, as part of their commit.
+    pub ledgers: Vec<String>,
+    /// Events that sinks have not acknowledged, past which new steps are refused.
+    pub most_unsent: i64,
+    pub modernizer: Option<ModernizerOptions>,
+}
+
+#[derive(Clone)]
+pub struct SinkOptions {
+    pub name: Arc<str>,
+    pub sink: Arc<dyn Sink>,
+    /// A reply waits for the sink's acknowledgement.
+    pub before_reply: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,6 @@
 //! A namespace: the doors to its machines.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct NamespaceEngine {
     registry: Registry,
     loading: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
+    /// Events of loaded machines that sinks have not acknowledged.
+    pub(super) unsent: AtomicI64,
 }
 
 /// How often dues are looked for where neither timers nor notifications say it: removals are paid for there too.
@@ -78,6 +81,7 @@ impl NamespaceEngine {
             registry: Registry::new(shared.options.machine_queue_limit),
             loading: Arc::new(Semaphore::new(shared.options.loading_limit)),
             in_flight: Arc::new(Semaphore::new(shared.options.steps_in_flight_per_namespace)),
+            unsent: AtomicI64::new(0),
             options,
             shared: shared.clone(),
         });
@@ -110,6 +114,9 @@ impl NamespaceEngine {
         }
         if self.shared.clock.now() >= deadline {
             return Err(EngineError::DeadlineReached);
+        }
+        if self.is_behind() {
+            return Err(self.overload(Bound::Outbox));
         }
         let admitted = self.admit()?;
         let (reply, answer) = oneshot::channel();
@@ -181,6 +188,11 @@ impl NamespaceEngine {
             None => Vec::new(),
         };
         Some(Ok(View { record, events }))
+    }
+
+    /// Whether sinks owe so many acknowledgements that no new events may come.
+    pub(super) fn is_behind(&self) -> bool {
+        self.unsent.load(Ordering::Relaxed) >= self.options.most_unsent
     }
 
     fn admit(&self) -> Result<Admitted, EngineError> {

@@ -26,6 +26,13 @@ const MOST_ROUNDS: usize = 2;
 /// Milliseconds between two puts of a commit of unknown result when the policy has no more delays.
 const LONGEST_WAIT_MS: i64 = 60_000;
 
+/// A definite answer to a commit.
+enum Put {
+    Committed,
+    Conflict,
+    TagTaken,
+}
+
 // === impl Worker: the step ===
 
 impl Worker {
@@ -171,57 +178,67 @@ impl Worker {
         record: Option<&Arc<Record>>,
         impact: &Impact,
         request: &Request,
-        outcome: Option<Outcome>,
+        mut outcome: Option<Outcome>,
         waiting: &[NotificationId],
     ) -> Result<Option<Success>, EngineError> {
-        let stamp = Stamp {
+        let mut stamp = Stamp {
             now_micros: self.shared().clock.now_micros(),
             commit: CommitId(random_bytes()),
             jitter: random_unit(),
             tag_taken: false,
         };
         let transient = matches!(outcome, Some(Outcome::Transient(_)));
-        let context: &RequestContext = &request.context;
-        let policy = &self.namespace.options.policy;
+        let tagged = matches!(&outcome, Some(Outcome::Done { change, .. }) if change.action.tag.is_some());
         let record = record.map(|record| &**record);
-        let decision = machine::apply(record, impact, context, outcome, policy, stamp);
-        let Some(step) = decision.step else { return Ok(Some(decision.answer?)) };
-        let next = step.record.map(Arc::new);
-        let commit = Commit {
-            key: self.key.clone(),
-            expect: record.map(|record| record.commit),
-            record: next.clone(),
-            events: step.events.clone(),
-            delete_notifications: step.handled.into_iter().collect(),
-            park_notifications: if transient { waiting.to_vec() } else { Vec::new() },
-            replaced_events: step.replaced.clone(),
-            tag: step.tag.clone(),
-            ledgers: Vec::new(),
+        let (next, events, answer) = loop {
+            let context: &RequestContext = &request.context;
+            let policy = &self.namespace.options.policy;
+            // Only a tag can be refused, and then all is decided again.
+            let outcome = if tagged && !stamp.tag_taken { outcome.clone() } else { outcome.take() };
+            let decision = machine::apply(record, impact, context, outcome, policy, stamp);
+            let Some(step) = decision.step else { return Ok(Some(decision.answer?)) };
+            let next = step.record.map(Arc::new);
+            let commit = Commit {
+                key: self.key.clone(),
+                expect: record.map(|record| record.commit),
+                record: next.clone(),
+                events: step.events.clone(),
+                delete_notifications: step.handled.into_iter().collect(),
+                park_notifications: if transient { waiting.to_vec() } else { Vec::new() },
+                replaced_events: step.replaced,
+                tag: step.tag,
+                ledgers: if step.events.is_empty() { Vec::new() } else { self.namespace.options.ledgers.clone() },
+            };
+            match self.commit(commit, request.deadline).await? {
+                Put::Committed => break (next, step.events, decision.answer),
+                Put::Conflict => return Ok(None),
+                Put::TagTaken => stamp = Stamp { commit: CommitId(random_bytes()), tag_taken: true, ..stamp },
+            }
         };
-        if !self.commit(commit, request.deadline).await? {
-            return Ok(None);
-        }
         self.count(record, next.as_deref(), impact);
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| match next {
-            Some(next) => cell.get_or_insert_default().advance(next, step.events, most),
+            // What was rewritten is read again when it is wanted.
+            Some(next) if matches!(impact, Impact::Modernize { .. }) => *cell = Some(Cached::new(Some(next))),
+            Some(next) => cell.get_or_insert_default().advance(next, events, most),
             None => *cell = Some(Cached::new(None)),
         });
-        Ok(Some(decision.answer?))
+        Ok(Some(answer?))
     }
 
-    /// Puts a commit until the answer is definite. False: a conflict.
+    /// Puts a commit until the answer is definite.
     ///
     /// INVARIANT: while the answer is unknown, no other step of this machine begins here: only the same bytes under the
     /// same commit id are put again, however long it takes.
-    async fn commit(&self, commit: Commit, deadline: i64) -> Result<bool, EngineError> {
+    async fn commit(&self, commit: Commit, deadline: i64) -> Result<Put, EngineError> {
         let Shared { storage, clock, stopping, .. } = self.shared();
         let mut attempt = 0;
         let mut last = false;
         loop {
             let (error, unknown) = match storage.commit(commit.clone()).await {
-                Committed::Committed => return Ok(true),
-                Committed::Conflict => return Ok(false),
+                Committed::Committed => return Ok(Put::Committed),
+                Committed::Conflict => return Ok(Put::Conflict),
+                Committed::TagTaken => return Ok(Put::TagTaken),
                 Committed::Refused(error) => (error, false),
                 Committed::Unknown(error) => (error, true),
             };

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::cache::Cached;
 use super::error::EngineError;
 use super::namespace::{Admitted, NamespaceEngine, Ticket};
+use super::outbox::{Outbox, Sent};
 use super::registry::{Cell, Seat};
 use super::{NamespaceOptions, Request, Shared};
 use crate::clock::Stopwatch;
@@ -58,6 +59,14 @@ pub(super) struct Worker {
     /// What the schedule was last told, so that steps that change nothing don't touch it.
     scheduled: Option<i64>,
     left: bool,
+    pub(super) outbox: Outbox,
+}
+
+/// What a worker turns to next.
+enum Turn {
+    Message(Message),
+    /// A delivery to a sink ended.
+    Sent(Sent),
 }
 
 /// What a wake-up came to.
@@ -90,6 +99,7 @@ impl Drop for Worker {
             self.forget();
             self.namespace.shared.budget.forget(&self.key);
         }
+        self.outbox.count(0, &self.namespace.unsent);
         self.namespace.metrics.workers.dec();
         self.namespace.metrics.unloaded.inc();
     }
@@ -106,7 +116,16 @@ impl Worker {
     ) -> Self {
         namespace.metrics.workers.inc();
         let Seat { queue, cell } = seat;
-        Self { namespace, key, queue, cell, loading: Some(loading), scheduled: None, left: false }
+        Self {
+            namespace,
+            key,
+            queue,
+            cell,
+            loading: Some(loading),
+            scheduled: None,
+            left: false,
+            outbox: Outbox::default(),
+        }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -114,10 +133,21 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self) {
-        while let Some(message) = self.next().await {
+        while let Some(turn) = self.next().await {
+            let message = match turn {
+                Turn::Message(message) => message,
+                Turn::Sent(sent) => {
+                    // Whoever waited for it was told already.
+                    let _ = self.sent(sent).await;
+                    self.reschedule();
+                    continue;
+                }
+            };
             match message {
                 Message::Step(queued) => self.work_off(*queued).await,
                 Message::Wake(ticket) => self.wake_up(*ticket).await,
+                // What sinks have acknowledged is known here alone.
+                Message::Shed if !self.outbox.is_idle() => {}
                 Message::Shed => {
                     self.forget();
                     self.shared().budget.forget(&self.key);
@@ -142,10 +172,17 @@ impl Worker {
             return reply.send(Err(EngineError::TimedOut));
         }
         let answer = AssertUnwindSafe(self.take(impact, &request)).catch_unwind().await;
-        let answer = answer.unwrap_or_else(|_| {
+        let mut answer = answer.unwrap_or_else(|_| {
             self.panicked();
             Err(EngineError::Killed)
         });
+        self.ship().await;
+        if answer.is_ok() && self.replies_wait() {
+            answer = match self.acknowledged(request.deadline).await {
+                Ok(()) => answer,
+                Err(error) => Err(error),
+            };
+        }
         self.reschedule();
         drop(admitted);
         reply.send(answer);
@@ -161,6 +198,7 @@ impl Worker {
             Woken::Postponed
         });
         self.namespace.metrics.task_finished.inc();
+        self.ship().await;
         // INVARIANT: the ticket goes before the schedule is told: while it is out, the machine is not woken again.
         match woken {
             Woken::Done => {
@@ -190,10 +228,10 @@ impl Worker {
     }
 
     /// The next message; none once the machine is idle for long enough, or the service stops.
-    async fn next(&mut self) -> Option<Message> {
+    async fn next(&mut self) -> Option<Turn> {
         loop {
             if let Ok(message) = self.queue.try_recv() {
-                return self.unless_stopping(message);
+                return self.unless_stopping(message).map(Turn::Message);
             }
             let Shared { clock, stopping, .. } = &*self.namespace.shared;
             let until = clock.now().saturating_add(self.namespace.options.unload_ms);
@@ -201,10 +239,11 @@ impl Worker {
                 biased;
                 message = self.queue.recv() => message,
                 () = stopping.cancelled() => None,
-                () = clock.sleep_until(until) => None,
+                sent = self.outbox.next() => return Some(Turn::Sent(sent)),
+                () = clock.sleep_until(until), if self.outbox.is_idle() => None,
             };
             match message {
-                Some(message) => return self.unless_stopping(message),
+                Some(message) => return self.unless_stopping(message).map(Turn::Message),
                 None if self.leave() => return None,
                 // A message came in between.
                 None => {}
@@ -258,7 +297,7 @@ impl Worker {
         self.change(|cell| *cell = None);
     }
 
-    fn record(&self) -> Option<Arc<Record>> {
+    pub(super) fn record(&self) -> Option<Arc<Record>> {
         self.cached(|cached| cached.record.clone()).flatten()
     }
 
@@ -279,10 +318,13 @@ impl Worker {
     fn wishes(&self, record: &Record) -> impl Iterator<Item = (i64, Wake)> {
         let NamespaceOptions { timers, notifications, .. } = &self.namespace.options;
         let (timers, notifications) = (timers.is_some(), notifications.is_some());
+        // While deliveries are under way, their ends say what comes next.
+        let outbox = record.unsent.is_empty() || self.outbox.is_idle();
         wishes(record).filter(move |(_, wake)| match wake {
+            Wake::Outbox => outbox,
             Wake::Timeout => timers,
             Wake::Notifications => notifications,
-            Wake::Pay | Wake::Outbox | Wake::Forget => true,
+            Wake::Pay | Wake::Forget => true,
         })
     }
 
@@ -319,6 +361,18 @@ impl Worker {
             Some((_, Wake::Forget)) => {
                 self.conclude(&record, Impact::Forget, RequestContext::default(), HOUSEKEEPING_MS).await
             }
+            Some((_, Wake::Outbox)) => {
+                self.ship().await;
+                match record.unsent.is_empty() {
+                    true => {
+                        self.conclude(&record, Impact::Acknowledged, RequestContext::default(), HOUSEKEEPING_MS).await
+                    }
+                    // Sinks that are not configured, or events that can't be read: looked at again in a moment.
+                    false if self.outbox.is_idle() => Woken::Postponed,
+                    false => Woken::Done,
+                }
+            }
+            Some((_, Wake::Timeout | Wake::Notifications)) if self.namespace.is_behind() => Woken::Postponed,
             Some((_, Wake::Timeout)) => self.time_out(&record).await,
             Some((_, Wake::Notifications)) | None => return self.deliver(Some(record)).await,
         };

@@ -11,7 +11,7 @@ use prometheus::{
 const DURATION_BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 const IMPACTS: &[&str] =
-    &["init", "call", "repair", "simple_repair", "remove", "timeout", "notification", "continuation"];
+    &["init", "call", "repair", "simple_repair", "remove", "timeout", "notification", "modernize", "continuation"];
 
 /// All metrics of one service. Built once; handles are resolved per namespace, so that the main road looks nothing up.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     refusals: IntCounterVec,
     conflicts: IntCounterVec,
+    produced: IntCounterVec,
+    sink_failures: IntCounterVec,
     watched: Mutex<Vec<Show>>,
 }
 
@@ -99,6 +101,8 @@ pub struct NamespaceMetrics {
     pub in_flight: IntGauge,
     pub conflicts: IntCounter,
     refusals: IntCounterVec,
+    produced: IntCounterVec,
+    sink_failures: IntCounterVec,
     namespace: String,
     impacts: Vec<(&'static str, ImpactMetrics)>,
 }
@@ -176,6 +180,16 @@ impl Metrics {
                 "Commits that found another one in their place; the step was done again.",
                 &["namespace"],
             ),
+            produced: counter(
+                "mg_events_sink_produced_total",
+                "Events that a sink has acknowledged.",
+                &["namespace", "name"],
+            ),
+            sink_failures: counter(
+                "machinegun_sink_failures_total",
+                "Deliveries that a sink did not take; each is tried again.",
+                &["namespace", "name", "reason"],
+            ),
             watched: Mutex::default(),
             registry,
         })
@@ -229,6 +243,8 @@ impl Metrics {
             in_flight: self.in_flight.with_label_values(&[name]),
             conflicts: self.conflicts.with_label_values(&[name]),
             refusals: self.refusals.clone(),
+            produced: self.produced.clone(),
+            sink_failures: self.sink_failures.clone(),
             namespace: name.to_owned(),
             impacts: IMPACTS.iter().map(|impact| (*impact, self.impact(name, impact))).collect(),
         }
@@ -263,6 +279,14 @@ impl NamespaceMetrics {
         let found = self.impacts.iter().find(|(impact, _)| *impact == name);
         // Every name that an impact has is listed above, and a test walks through them.
         &found.unwrap_or(&self.impacts[0]).1
+    }
+
+    pub fn produced(&self, sink: &str) -> IntCounter {
+        self.produced.with_label_values(&[&*self.namespace, sink])
+    }
+
+    pub fn sink_failed(&self, sink: &str, reason: &str) {
+        self.sink_failures.with_label_values(&[&*self.namespace, sink, reason]).inc();
     }
 
     pub fn refused(&self, bound: &str) {
