@@ -8,68 +8,88 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::failure::Failure;
-use crate::engine::{Engine, NamespaceEngine, Request};
+use super::{args, checked, reply};
+use crate::engine::{Engine, EngineError, NamespaceEngine, Request};
 use crate::machine::{Impact, MachineId, Refusal, RequestContext, Status, Success, shown_timer};
 use crate::wire::{
-    self, Call, DescribedParams, DescriptorParams, Exception, GetMachine, HistoryRange, Machine, MachineDescriptor,
-    MachineStatus, MachineStatusFailed, MachineStatusWorking, Method, Modernize, Notify, NotifyResponse, Reader,
-    Reference, Remove, RemoveParams, Repair, SimpleRepair, SimpleRepairParams, Start, StartParams, Value, Void,
+    self, Call, DescribedParams, DescriptorParams, Exception, GetMachine, HistoryRange, LegacyRepair, Machine,
+    MachineDescriptor, MachineStatus, MachineStatusFailed, MachineStatusWorking, Method, Modernize, Notify,
+    NotifyResponse, Protocol, Reader, Reference, Remove, RemoveParams, Repair, SimpleRepair, SimpleRepairParams, Start,
+    StartParams, Value, Void,
 };
 use crate::woody::{self, Context, MethodKind, Reply, Service};
 
 pub struct Automaton {
     engine: Arc<Engine>,
-    /// Milliseconds that a request without a deadline has, by namespace.
-    default_processing_ms: HashMap<String, i64>,
+    namespaces: HashMap<String, NamespaceInterface>,
+}
+
+/// A namespace as its callers meet it.
+#[derive(Clone, Copy, Debug)]
+pub struct NamespaceInterface {
+    /// Milliseconds that a request without a deadline has.
+    pub default_processing_ms: i64,
+    pub protocol: Protocol,
+}
+
+/// The machine that a request is about.
+struct Subject<'a> {
+    namespace: &'a Arc<NamespaceEngine>,
+    interface: NamespaceInterface,
+    id: MachineId,
 }
 
 // === impl Automaton ===
 
 impl Automaton {
-    pub fn new(engine: Arc<Engine>, default_processing_ms: HashMap<String, i64>) -> Self {
-        Self { engine, default_processing_ms }
+    /// INVARIANT: `namespaces` has an entry for each namespace of the engine.
+    pub fn new(engine: Arc<Engine>, namespaces: HashMap<String, NamespaceInterface>) -> Self {
+        Self { engine, namespaces }
     }
 
     async fn start(&self, context: Context, params: StartParams) -> Result<Void, Failure> {
-        let namespace = self.engine.namespace(&params.ns)?;
+        let (namespace, interface) = self.namespace(&params.ns)?;
         // Start declares no exception for an id that can't be.
         let id = MachineId::new(params.id)
             .map_err(|error| Failure::Failed(woody::Error::unexpected(format!("MachineNotFound: {error}"))))?;
-        let request = self.request(namespace, context);
+        let request = self.request(interface, context);
         namespace.execute(id, Impact::Init { args: params.a }, request).await?;
         Ok(Void)
     }
 
     async fn call(&self, context: Context, params: DescribedParams) -> Result<Value, Failure> {
-        let (namespace, id, range) = self.described(params.desc)?;
-        let request = self.request(namespace, context);
-        response(namespace.execute(id, Impact::Call { args: params.a, range }, request).await?)
+        let (subject, range) = self.described(params.desc).await?;
+        response(self.execute(subject, Impact::Call { args: params.a, range }, context).await?)
     }
 
-    async fn repair(&self, context: Context, params: DescribedParams) -> Result<Value, Failure> {
-        let (namespace, id, range) = self.described(params.desc)?;
-        let request = self.request(namespace, context);
-        response(namespace.execute(id, Impact::Repair { args: params.a, range }, request).await?)
+    /// The first generation's repair has no response and fewer exceptions.
+    async fn repair(&self, context: Context, params: DescribedParams, seqid: i32) -> Result<Reply, woody::Error> {
+        let (subject, range) = match self.described(params.desc).await {
+            Ok(described) => described,
+            Err(failure) => return reply::<Repair>(seqid, Err(failure)),
+        };
+        let protocol = subject.interface.protocol;
+        let repaired = self.execute(subject, Impact::Repair { args: params.a, range }, context).await;
+        match protocol {
+            Protocol::Damsel => reply::<LegacyRepair>(seqid, repaired.map(|_| Void)),
+            Protocol::Current | Protocol::Y2021 => reply::<Repair>(seqid, repaired.and_then(response)),
+        }
     }
 
     async fn simple_repair(&self, context: Context, params: SimpleRepairParams) -> Result<Void, Failure> {
-        let namespace = self.engine.namespace(&params.ns)?;
-        let id = referenced(params.r#ref)?;
-        let request = self.request(namespace, context);
-        namespace.execute(id, Impact::SimpleRepair, request).await?;
+        let subject = self.subject(&params.ns, params.r#ref).await?;
+        self.execute(subject, Impact::SimpleRepair, context).await?;
         Ok(Void)
     }
 
     async fn remove(&self, context: Context, params: RemoveParams) -> Result<Void, Failure> {
-        let namespace = self.engine.namespace(&params.ns)?;
-        let id = machine_id(params.id)?;
-        let request = self.request(namespace, context);
-        namespace.execute(id, Impact::Remove, request).await?;
+        let subject = self.subject(&params.ns, Reference::Id(params.id)).await?;
+        self.execute(subject, Impact::Remove, context).await?;
         Ok(Void)
     }
 
     async fn get_machine(&self, params: DescriptorParams) -> Result<Machine, Failure> {
-        let (namespace, id, range) = self.described(params.desc)?;
+        let (Subject { namespace, interface, id }, range) = self.described(params.desc).await?;
         let view = namespace.get(id.clone(), &range).await?;
         let status = match &view.record.status {
             Status::Failed { reason, .. } => {
@@ -77,66 +97,76 @@ impl Automaton {
             }
             Status::Working(_) | Status::Removed { .. } => MachineStatus::Working(MachineStatusWorking {}),
         };
+        let aux_state = view.record.aux_state.clone();
+        let first_generation = interface.protocol == Protocol::Damsel;
         Ok(Machine {
             ns: Bytes::copy_from_slice(namespace.name().as_str().as_bytes()),
             id: id.as_bytes().clone(),
             history: wire::History::from_encoded(view.events),
             history_range: range,
             status: Some(status),
-            aux_state: Some(view.record.aux_state.clone()),
+            aux_state_legacy: first_generation.then(|| aux_state.data.clone()),
+            aux_state: Some(aux_state),
             timer: shown_timer(&view.record),
-            aux_state_legacy: None,
         })
     }
 
     async fn notify(&self, context: Context, params: DescribedParams) -> Result<NotifyResponse, Failure> {
-        let (namespace, id, range) = self.described(params.desc)?;
-        let id = namespace.notify(id, params.a.detached(), range, request_context(context).detached()).await?;
+        // Where the processor has no such signal, there is nothing to notify.
+        let (_, interface) = self.namespace(&params.desc.ns)?;
+        if !interface.protocol.has_notifications() {
+            return Err(Failure::Thrown(Exception::NamespaceNotFound));
+        }
+        let (Subject { namespace, id, .. }, range) = self.described(params.desc).await?;
+        let context = request_context(context).detached();
+        let id = namespace.notify(id, params.a.detached(), range, context).await?;
         Ok(NotifyResponse { id: wire::notification_id::format(id).into() })
     }
 
-    /// No namespace has a modernizer.
-    fn modernize(&self, params: DescriptorParams) -> Result<Void, Failure> {
-        self.described(params.desc)?;
-        Err(Failure::Thrown(Exception::NamespaceNotFound))
+    async fn modernize(&self, context: Context, params: DescriptorParams) -> Result<Void, Failure> {
+        let (Subject { namespace, id, .. }, range) = self.described(params.desc).await?;
+        let deadline = context.deadline;
+        namespace.modernize(id, &range, request_context(context), deadline).await?;
+        Ok(Void)
     }
 
-    fn described(
-        &self,
-        described: MachineDescriptor,
-    ) -> Result<(&Arc<NamespaceEngine>, MachineId, HistoryRange), Failure> {
-        let namespace = self.engine.namespace(&described.ns)?;
-        let id = referenced(described.r#ref)?;
-        if let Some(limit) = described.range.limit.filter(|limit| *limit < 0) {
-            let reason = format!("bad history range: negative limit {limit}");
-            return Err(Failure::Failed(woody::Error::bad_request(reason)));
-        }
-        Ok((namespace, id, described.range))
+    fn namespace(&self, name: &[u8]) -> Result<(&Arc<NamespaceEngine>, NamespaceInterface), Failure> {
+        let namespace = self.engine.namespace(name)?;
+        let interface = self.namespaces.get(namespace.name().as_str()).ok_or(EngineError::NamespaceNotFound)?;
+        Ok((namespace, *interface))
     }
 
-    fn request(&self, namespace: &NamespaceEngine, context: Context) -> Request {
-        let deadline = context.deadline.unwrap_or_else(|| {
-            let default = self.default_processing_ms.get(namespace.name().as_str()).copied().unwrap_or(0);
-            self.engine.clock().now().saturating_add(default)
-        });
-        Request { context: request_context(context), deadline }
+    async fn described(&self, described: MachineDescriptor) -> Result<(Subject<'_>, HistoryRange), Failure> {
+        // The namespace comes first, then what is wrong with the rest.
+        self.namespace(&described.ns)?;
+        let range = checked(described.range)?;
+        Ok((self.subject(&described.ns, described.r#ref).await?, range))
+    }
+
+    async fn subject(&self, ns: &[u8], reference: Reference) -> Result<Subject<'_>, Failure> {
+        let (namespace, interface) = self.namespace(ns)?;
+        let id = match reference {
+            // No machine can have an id that is none, so it is not found.
+            Reference::Id(id) => MachineId::new(id).map_err(|_| Refusal::MachineNotFound)?,
+            Reference::Tag(tag) if interface.protocol.has_tags() => namespace.tagged(&tag).await?,
+            // The current generation has no such variant.
+            Reference::Tag(_) => return Err(Failure::Failed(UNKNOWN_REFERENCE.into())),
+        };
+        Ok(Subject { namespace, interface, id })
+    }
+
+    async fn execute(&self, subject: Subject<'_>, impact: Impact, context: Context) -> Result<Success, Failure> {
+        let request = self.request(subject.interface, context);
+        Ok(subject.namespace.execute(subject.id, impact, request).await?)
+    }
+
+    fn request(&self, interface: NamespaceInterface, context: Context) -> Request {
+        let now = || self.engine.clock().now().saturating_add(interface.default_processing_ms);
+        Request { deadline: context.deadline.unwrap_or_else(now), context: request_context(context) }
     }
 }
 
-fn referenced(reference: Reference) -> Result<MachineId, Failure> {
-    match reference {
-        Reference::Id(id) => machine_id(id),
-        // The current generation has no such variant.
-        Reference::Tag(_) => Err(Failure::Failed(woody::Error::bad_request(
-            "thrift decode error: Reference: a union holds exactly one field, this one holds none that is known",
-        ))),
-    }
-}
-
-/// No machine can have such an id, so it is not found.
-fn machine_id(id: Bytes) -> Result<MachineId, Failure> {
-    MachineId::new(id).map_err(|_| Refusal::MachineNotFound.into())
-}
+const UNKNOWN_REFERENCE: wire::Error = wire::Error::Union { of: "Reference", found: "none that is known" };
 
 fn response(success: Success) -> Result<Value, Failure> {
     match success {
@@ -156,28 +186,6 @@ fn request_context(context: Context) -> RequestContext {
         meta: context.meta,
         trace: context.trace.into_iter().map(header).collect(),
     }
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        crate::engine::EngineError::from(refusal).into()
-    }
-}
-
-/// A whole reply; an exception that the method does not declare is a failure of the call.
-fn reply<M: Method>(seqid: i32, result: Result<M::Success, Failure>) -> Result<Reply, woody::Error> {
-    let result = match result {
-        Ok(success) => Ok(success),
-        Err(Failure::Thrown(exception)) => Err(exception),
-        Err(Failure::Failed(error)) => return Err(error),
-    };
-    let business = result.as_ref().err().map(Exception::name);
-    let body = wire::write_reply::<M>(seqid, &result).map_err(|error| woody::Error::unexpected(error.to_string()))?;
-    Ok(Reply { body, business })
-}
-
-fn args<M: Method>(mut reader: Reader) -> Result<M::Args, woody::Error> {
-    Ok(wire::read_args::<M>(&mut reader)?)
 }
 
 #[async_trait]
@@ -201,13 +209,13 @@ impl Service for Automaton {
             Call::NAME => reply::<Call>(seqid, self.call(context, args::<Call>(reader)?).await),
             Start::NAME => reply::<Start>(seqid, self.start(context, args::<Start>(reader)?).await),
             GetMachine::NAME => reply::<GetMachine>(seqid, self.get_machine(args::<GetMachine>(reader)?).await),
-            Repair::NAME => reply::<Repair>(seqid, self.repair(context, args::<Repair>(reader)?).await),
+            Repair::NAME => self.repair(context, args::<Repair>(reader)?, seqid).await,
             SimpleRepair::NAME => {
                 reply::<SimpleRepair>(seqid, self.simple_repair(context, args::<SimpleRepair>(reader)?).await)
             }
             Remove::NAME => reply::<Remove>(seqid, self.remove(context, args::<Remove>(reader)?).await),
             Notify::NAME => reply::<Notify>(seqid, self.notify(context, args::<Notify>(reader)?).await),
-            Modernize::NAME => reply::<Modernize>(seqid, self.modernize(args::<Modernize>(reader)?)),
+            Modernize::NAME => reply::<Modernize>(seqid, self.modernize(context, args::<Modernize>(reader)?).await),
             _ => {
                 Err(woody::Error::bad_request(format!("thrift: unknown function: {}", String::from_utf8_lossy(&name))))
             }

@@ -38,10 +38,17 @@ impl From<EngineError> for Failure {
     }
 }
 
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        EngineError::from(refusal).into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Bound, ModernizerError};
+    use crate::engine::Bound;
+    use crate::processor::ModernizerError;
     use crate::wire::Value;
 
     #[test]

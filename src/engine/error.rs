@@ -1,7 +1,7 @@
 //! Why the engine did not do, or may not have done, what was asked.
 
-use super::modernize::ModernizerError;
 use crate::machine::Refusal;
+use crate::processor::ModernizerError;
 use crate::storage::StorageError;
 
 /// A bound of ours that was reached. Its setting's name is what the operator turns.

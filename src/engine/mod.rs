@@ -29,7 +29,7 @@ use crate::storage::{Storage, StorageError};
 use crate::telemetry::Metrics;
 
 pub use error::{Bound, EngineError};
-pub use modernize::{Modernizer, ModernizerError, ModernizerOptions};
+pub use modernize::ModernizerOptions;
 pub use namespace::{NamespaceEngine, View};
 
 /// How many dues one page of a scan holds.

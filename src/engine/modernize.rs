@@ -3,33 +3,17 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::Request;
 use super::error::EngineError;
 use super::namespace::NamespaceEngine;
 use crate::machine::{Impact, MachineId, RequestContext};
-use crate::wire::{Content, Event, HistoryRange, Limits, MachineEvent, Reader, Wire, Writer};
+use crate::processor::{Modernizer, ModernizerError};
+use crate::wire::{Event, HistoryRange, Limits, MachineEvent, Reader, Wire, Writer};
 
 /// Milliseconds that the swap may wait for the machine's turn and the store.
 const SWAP_MS: i64 = 60_000;
-
-/// The client's service that knows how to bring an event to the present format.
-#[async_trait]
-pub trait Modernizer: Send + Sync + 'static {
-    /// An error names what went wrong.
-    async fn modernize(
-        &self,
-        event: MachineEvent,
-        context: &RequestContext,
-        deadline: Option<i64>,
-    ) -> Result<Content, ModernizerError>;
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the modernizer failed: {0}")]
-pub struct ModernizerError(pub String);
 
 /// A namespace's modernizer and the format that it brings events to.
 #[derive(Clone)]

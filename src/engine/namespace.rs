@@ -129,6 +129,11 @@ impl NamespaceEngine {
         }
     }
 
+    /// The machine that has the tag.
+    pub async fn tagged(&self, tag: &[u8]) -> Result<MachineId, EngineError> {
+        self.shared.storage.tagged(&self.name, tag).await?.ok_or_else(|| Refusal::MachineNotFound.into())
+    }
+
     /// The machine as of its last commit; never waits for its turn.
     pub async fn get(&self, id: MachineId, range: &HistoryRange) -> Result<View, EngineError> {
         if let Some(view) = self.cached(&id, Some(range)) {

@@ -1,5 +1,7 @@
 //! The client's service that decides what a machine does next.
 
+mod by_step;
+mod modernizer;
 mod woody;
 
 use async_trait::async_trait;
@@ -7,6 +9,8 @@ use async_trait::async_trait;
 use crate::machine::{Outcome, RequestContext};
 use crate::wire::{Machine, Value};
 
+pub use by_step::ByStep;
+pub use modernizer::{Modernizer, ModernizerError, WoodyModernizer};
 pub use woody::WoodyProcessor;
 
 /// One question to a processor.

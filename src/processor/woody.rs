@@ -9,8 +9,8 @@ use crate::machine::{Action, Change, Outcome, RequestContext, TimerChange};
 use crate::wire::{
     self, CallArgs, ComplexAction, Content, Exception, HistoryRange, InitSignal, Limits, MachineStateChange,
     NotificationSignal, ProcessCall, ProcessCallParams, ProcessRepair, ProcessRepairParams, ProcessSignal,
-    ProcessSignalParams, RepairArgs, SetTimerAction, Signal, SignalArgs, SignalResult, TimeoutSignal, TimerAction,
-    timestamp,
+    ProcessSignalParams, Protocol, RepairArgs, SetTimerAction, Signal, SignalArgs, SignalResult, TimeoutSignal,
+    TimerAction, timestamp,
 };
 use crate::woody::{self, Class, Context};
 
@@ -23,11 +23,12 @@ const MESSAGE_OVERHEAD: usize = 1_024;
 pub struct WoodyProcessor {
     client: woody::Client,
     url: Uri,
+    protocol: Protocol,
     limits: Limits,
 }
 
 /// A call that came back without a result: what it means for the machine.
-enum Trouble {
+pub(super) enum Trouble {
     HeldBack(String),
     Transient(String),
     Unexpected(String),
@@ -36,8 +37,8 @@ enum Trouble {
 // === impl WoodyProcessor ===
 
 impl WoodyProcessor {
-    pub fn new(client: woody::Client, url: Uri, limits: Limits) -> Self {
-        Self { client, url, limits }
+    pub fn new(client: woody::Client, url: Uri, protocol: Protocol, limits: Limits) -> Self {
+        Self { client, url, protocol, limits }
     }
 
     async fn call<M: wire::Method>(
@@ -46,7 +47,7 @@ impl WoodyProcessor {
         deadline: i64,
         message: Bytes,
     ) -> Result<Result<M::Success, Exception>, Trouble> {
-        let reply = self.client.call(&self.url, context, deadline, message).await?;
+        let reply = self.client.call(&self.url, context, Some(deadline), message).await?;
         wire::read_reply::<M>(reply, self.limits)
             .map_err(|error| Trouble::Unexpected(format!("the processor's answer is malformed: {error}")))
     }
@@ -55,7 +56,10 @@ impl WoodyProcessor {
 #[async_trait]
 impl Processor for WoodyProcessor {
     async fn ask(&self, question: Question) -> Outcome {
-        let Question { ask, machine, context, deadline } = question;
+        let Question { ask, mut machine, context, deadline } = question;
+        if self.protocol == Protocol::Damsel {
+            machine.aux_state_legacy = machine.aux_state.as_ref().map(|aux| aux.data.clone());
+        }
         let context = match woody_context(context) {
             Ok(context) => context,
             Err(trouble) => return trouble.into(),
@@ -71,7 +75,7 @@ impl Processor for WoodyProcessor {
                     .await
                     .map(|result| result.map(|it| (Some(it.response), it.change, it.action)))
             }
-            Ask::Repair(arg) => {
+            Ask::Repair(arg) if self.protocol != Protocol::Damsel => {
                 let size = size + arg.as_bytes().len();
                 let params = ProcessRepairParams { a: RepairArgs { arg, machine } };
                 let message = wire::write_call::<ProcessRepair>(&params, size);
@@ -79,10 +83,11 @@ impl Processor for WoodyProcessor {
                     .await
                     .map(|result| result.map(|it| (Some(it.response), it.change, it.action)))
             }
-            Ask::Init(_) | Ask::Timeout | Ask::Notification(_) => {
+            Ask::Init(_) | Ask::Timeout | Ask::Notification(_) | Ask::Repair(_) => {
                 let signal = match ask {
                     Ask::Init(arg) => Signal::Init(InitSignal { arg }),
-                    Ask::Notification(arg) => Signal::Notification(NotificationSignal { arg }),
+                    // The first generation's repair is a signal of the same number and shape.
+                    Ask::Notification(arg) | Ask::Repair(arg) => Signal::Notification(NotificationSignal { arg }),
                     _ => Signal::Timeout(TimeoutSignal {}),
                 };
                 let params = ProcessSignalParams { a: SignalArgs { signal, machine } };
@@ -93,7 +98,7 @@ impl Processor for WoodyProcessor {
             }
         };
         match result {
-            Ok(Ok((response, change, action))) => match read_change(change, action) {
+            Ok(Ok((response, change, action))) => match read_change(change, action, self.protocol) {
                 Ok(change) => Outcome::Done { response, change },
                 Err(reason) => Outcome::Unexpected(reason),
             },
@@ -118,6 +123,13 @@ impl From<woody::Error> for Trouble {
     }
 }
 
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::HeldBack(reason) | Self::Transient(reason) | Self::Unexpected(reason)) = self;
+        f.write_str(reason)
+    }
+}
+
 impl From<Trouble> for Outcome {
     fn from(trouble: Trouble) -> Self {
         match trouble {
@@ -128,7 +140,7 @@ impl From<Trouble> for Outcome {
     }
 }
 
-fn woody_context(context: RequestContext) -> Result<Context, Trouble> {
+pub(super) fn woody_context(context: RequestContext) -> Result<Context, Trouble> {
     let header = |(name, value): (Bytes, Bytes)| {
         let name = HeaderName::from_bytes(&name).ok()?;
         Some((name, HeaderValue::from_maybe_shared(value).ok()?))
@@ -147,7 +159,7 @@ fn woody_context(context: RequestContext) -> Result<Context, Trouble> {
 }
 
 /// The processor's change, whichever generation's fields it came in; an error names what was wrong with it.
-fn read_change(change: MachineStateChange, action: ComplexAction) -> Result<Change, String> {
+fn read_change(change: MachineStateChange, action: ComplexAction, protocol: Protocol) -> Result<Change, String> {
     let plain = |data| Content { format_version: None, data };
     let aux_state = change.aux_state.or(change.aux_state_legacy.map(plain));
     let events = match (change.events, change.events_legacy) {
@@ -155,12 +167,15 @@ fn read_change(change: MachineStateChange, action: ComplexAction) -> Result<Chan
         (None, Some(events)) => events.into_iter().map(plain).collect(),
         (None, None) => Vec::new(),
     };
-    let timer = match action.timer {
+    // The deprecated action, and tags, went with the second generation.
+    let deprecated = action.set_timer.filter(|_| protocol != Protocol::Current).map(TimerAction::Set);
+    let tag = action.tag.filter(|_| protocol.has_tags()).map(|tag| tag.tag);
+    let timer = match action.timer.or(deprecated) {
         None => None,
         Some(TimerAction::Unset(_)) => Some(TimerChange::Unset),
         Some(TimerAction::Set(set)) => Some(read_timer(set)?),
     };
-    Ok(Change { aux_state, events, action: Action { timer, tag: None, remove: action.remove.is_some() } })
+    Ok(Change { aux_state, events, action: Action { timer, tag, remove: action.remove.is_some() } })
 }
 
 fn read_timer(set: SetTimerAction) -> Result<TimerChange, String> {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::encoded::Encoded;
 use super::method::Void;
 use super::state::{HistoryRange, Machine, MachineDescriptor, Reference, SinkEvent};
 use super::value::Value;
@@ -65,6 +66,6 @@ thrift_methods! {
         throws { 1 => "NamespaceNotFound", 2 => "MachineNotFound" };
     Notify = "Notify" (DescribedParams) -> NotifyResponse,
         throws { 1 => "NamespaceNotFound", 2 => "MachineNotFound" };
-    GetHistory = "GetHistory" (GetHistoryParams) -> Vec<SinkEvent>,
+    GetHistory = "GetHistory" (GetHistoryParams) -> Encoded<SinkEvent>,
         throws { 1 => "EventSinkNotFound", 2 => "EventNotFound", 3 => "InvalidRequest" };
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::history::History;
+use super::encoded::History;
 use super::value::Value;
 use crate::{thrift_enum, thrift_struct, thrift_union};
 

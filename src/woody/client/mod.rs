@@ -29,6 +29,9 @@ static PARENT_ID: HeaderName = HeaderName::from_static("woody.parent-id");
 static DEADLINE: HeaderName = HeaderName::from_static("woody.deadline");
 const THRIFT: HeaderValue = HeaderValue::from_static("application/x-thrift");
 
+/// Milliseconds that a call without a deadline may take, as the peers' own client has it.
+const NO_DEADLINE_MS: i64 = 5_000;
+
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// Connections at once, busy and idle together.
@@ -71,9 +74,18 @@ impl Client {
     }
 
     /// Sends a whole call and returns the result struct behind the reply's envelope. The call becomes a child of
-    /// `context`, and `deadline` (unix milliseconds) goes in the place of the context's own.
-    pub async fn call(&self, url: &Uri, context: &Context, deadline: i64, message: Bytes) -> Result<Bytes, Error> {
+    /// `context`, and `deadline` (unix milliseconds) goes in the place of the context's own. Without one the peer is told
+    /// of none, and has 5 s.
+    pub async fn call(
+        &self,
+        url: &Uri,
+        context: &Context,
+        deadline: Option<i64>,
+        message: Bytes,
+    ) -> Result<Bytes, Error> {
         let now = self.clock.now();
+        let told = deadline;
+        let deadline = told.unwrap_or(now.saturating_add(NO_DEADLINE_MS));
         if now >= deadline {
             return Err(Error::unavailable("deadline reached"));
         }
@@ -82,7 +94,7 @@ impl Client {
         *request.method_mut() = Method::POST;
         let path = url.path_and_query().cloned();
         *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
-        *request.headers_mut() = self.headers(&peer, context, deadline)?;
+        *request.headers_mut() = self.headers(&peer, context, told)?;
 
         let connect_by = now + connect_timeout(deadline - now);
         let exchange = async {
@@ -120,7 +132,7 @@ impl Client {
         reply::open(body)
     }
 
-    fn headers(&self, peer: &Peer, context: &Context, deadline: i64) -> Result<HeaderMap, Error> {
+    fn headers(&self, peer: &Peer, context: &Context, deadline: Option<i64>) -> Result<HeaderMap, Error> {
         let value = |what: &str, bytes: Bytes| {
             HeaderValue::from_maybe_shared(bytes)
                 .map_err(|_| Error::unexpected(format!("{what} of the context is no header value")))
@@ -142,7 +154,9 @@ impl Client {
         headers.insert(TRACE_ID.clone(), value("trace id", trace_id)?);
         headers.insert(SPAN_ID.clone(), value("span id", self.ids.next().to_string().into())?);
         headers.insert(PARENT_ID.clone(), value("span id", parent_id)?);
-        headers.insert(DEADLINE.clone(), value("deadline", format_deadline(deadline).into())?);
+        if let Some(deadline) = deadline {
+            headers.insert(DEADLINE.clone(), value("deadline", format_deadline(deadline).into())?);
+        }
         for (key, meta) in &context.meta {
             let name = HeaderName::from_bytes(&[b"woody.meta.", &key[..]].concat())
                 .map_err(|_| Error::unexpected("a meta key of the context is no header name"))?;
