@@ -267,10 +267,13 @@ fn engine(section: &Section<'_>) {
 }
 
 fn protocol(section: &Section<'_>) -> Protocol {
-    if section.item("protocol").is_some_and(|item| matches!(item.value, Value::Int(2021))) {
-        return Protocol::Y2021;
-    }
-    section.choice("protocol", Protocol::default(), &Protocol::ALL.map(|protocol| (protocol.name(), protocol)))
+    let named = Protocol::ALL.map(|protocol| (protocol.name(), protocol));
+    let read = section.item("protocol").and_then(|item| match item.value {
+        // Without quotes YAML reads this name as a number.
+        Value::Int(2021) => Some(Protocol::Y2021),
+        _ => item.choice(&named),
+    });
+    read.unwrap_or_default()
 }
 
 fn timers(section: &Section<'_>) -> TimersSettings {

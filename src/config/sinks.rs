@@ -54,8 +54,8 @@ pub struct OutboxSettings {
     /// Default 10s.
     #[serde(serialize_with = "duration::text")]
     pub clear_interval: Duration,
-    /// `max_pending`: events of the namespace that are not acknowledged yet, 1 to 1,000,000,000; past it new steps get
-    /// 503 and timers wait. Default 100000.
+    /// `max_pending`: events of the namespace that are not acknowledged yet, each counted once per sink, 1 to
+    /// 1,000,000,000; past it new steps get 503 and timers wait. Default 100000.
     pub max_pending: u64,
 }
 

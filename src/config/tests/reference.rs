@@ -133,7 +133,14 @@ fn what_is_described_reads_back_as_the_same_settings() {
          timers: {type: intervals, timeouts: [1s, 90s]}, \
          continuation: {max_timeout: infinity, max_retries: {max_total_timeout: 1h}}}, processor:",
     );
-    for text in [LEAST, DEV, REFERENCE, &changed, &retries] {
+    let sinks = LEAST.replace(
+        "processor:",
+        "protocol: 2021, outbox: {clear_interval: 1ms, max_pending: 7}, \
+         event_sinks: {b: {type: machine, machine_id: x, ack: committed}, a: {type: ledger, id: '7'}}, \
+         processors: {repair: {url: 'http://r/', pool_size: 3}, timeout: {url: 'http://t/'}}, \
+         modernizer: {current_format_version: -1, handler: {url: 'http://m/'}}, processor:",
+    );
+    for text in [LEAST, DEV, REFERENCE, &changed, &retries, &sinks] {
         let (settings, report) = read(text);
         let described = describe(&settings, &report);
         let (again, _) = parse(&described, &no_env).unwrap_or_else(|errors| panic!("{errors}\n{described}"));
