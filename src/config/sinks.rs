@@ -36,8 +36,8 @@ pub enum EventSinkKind {
 
 /// `namespaces.<name>.event_sinks.<name>.ack`
 ///
-/// On a storage whose commit holds the ledger, a ledger has a step's events as soon as the step is committed: there both
-/// come to the same.
+/// On a storage whose commit holds the ledger, a ledger has a step's events as soon as the step is committed: there
+/// both come to the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ack {
