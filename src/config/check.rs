@@ -73,6 +73,7 @@ impl Checked {
                 }
                 return;
             }
+            Fate::OfRefused => return,
         }
         if keys::has_below(&node.path) {
             self.below(node);

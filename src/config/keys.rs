@@ -23,6 +23,8 @@ pub(super) enum Fate {
     Ignored(&'static str),
     /// Not to be started with, except for a value that asks for nothing: what is wrong, what to write instead.
     Refused(Harmless, &'static str, &'static str),
+    /// It belongs to something that its reader refuses as a whole, wherever it stands: worth no error of its own.
+    OfRefused,
 }
 
 /// Says whether a value makes no difference.
@@ -49,7 +51,7 @@ fn if_empty(value: &Value) -> bool {
     }
 }
 
-use Fate::{Differently, Ignored, NotYet, Refused, Used};
+use Fate::{Differently, Ignored, NotYet, OfRefused, Refused, Used};
 
 const ERLANG: &str = "only the Erlang node needs it";
 const ERLANG_LOGGER: &str = "only Erlang's logger has such queues";
@@ -144,6 +146,9 @@ pub(super) const KEYS: &[Key] = &[
     key("namespaces.*.engine|protocol", Used),
     key("namespaces.*.processor", Used),
     key("namespaces.*.processor.url|pool_size|http_keep_alive_timeout", Used),
+    key("namespaces.*.processors", Used),
+    key("namespaces.*.processors.init|call|repair|timeout|notification", Used),
+    key("namespaces.*.processors.init|call|repair|timeout|notification.url|pool_size|http_keep_alive_timeout", Used),
     key("namespaces.*.default_processing_timeout|timer_processing_timeout", Used),
     key("namespaces.*.reschedule_timeout", Ignored("nothing ever used it")),
     key("namespaces.*.hibernate_timeout", Ignored("an idle machine holds no memory that hibernating would free")),
@@ -179,22 +184,23 @@ pub(super) const KEYS: &[Key] = &[
         "namespaces.*.notification.scan_handicap|scan_cutoff|reschedule_time",
         Differently("it is the time that it says; the original read the milliseconds as seconds"),
     ),
+    key("namespaces.*.event_sinks", Used),
+    key("namespaces.*.event_sinks.*", Used),
+    key("namespaces.*.event_sinks.*.type|machine_id|id|ack", Used),
+    key("namespaces.*.event_sinks.*.client|topic", OfRefused),
     key(
-        "namespaces.*.event_sinks|event_sink",
+        "namespaces.*.event_sink",
         Refused(
             if_empty,
-            "names event sinks, which are not built yet: their events would be lost without a word",
-            "leave it out if nothing reads those events, or stay with the original until a release has them",
+            "is how a namespace named its one sink, before it could have several",
+            "write `event_sinks: {NAME: {type: machine, machine_id: NAME}}` with that sink's name",
         ),
     ),
-    key(
-        "namespaces.*.modernizer",
-        Refused(
-            if_empty,
-            "names a modernizer, which is not built yet",
-            "leave it out if nothing calls Modernize, or stay with the original until a release has it",
-        ),
-    ),
+    key("namespaces.*.outbox", Used),
+    key("namespaces.*.outbox.clear_interval|max_pending", Used),
+    key("namespaces.*.modernizer", Used),
+    key("namespaces.*.modernizer.current_format_version|handler", Used),
+    key("namespaces.*.modernizer.handler.url|pool_size|http_keep_alive_timeout", Used),
 ];
 
 const fn key(path: &'static str, fate: Fate) -> Key {

@@ -14,11 +14,13 @@ mod kafka;
 mod keys;
 mod lines;
 mod namespaces;
+mod processors;
 mod reader;
 mod report;
 mod retries;
 mod service;
 mod settings;
+mod sinks;
 mod size;
 mod storage;
 #[cfg(test)]
@@ -32,13 +34,15 @@ pub use kafka::{
     Compression, KafkaClient, KafkaEndpoint, KafkaProducer, KafkaSasl, KafkaSsl, RequiredAcks, SaslLogin,
     SaslMechanism, Secret,
 };
-pub use namespaces::{NamespaceSettings, NotificationSettings, OverseerSettings, ProcessorSettings, TimersSettings};
+pub use namespaces::{NamespaceSettings, NotificationSettings, OverseerSettings, TimersSettings};
+pub use processors::{ModernizerSettings, ProcessorSettings, StepProcessors};
 pub use report::{Became, ConfigErrors, KeyReport, Notice, Problem, Report};
 pub use retries::Retries;
 pub use settings::{
     ClusterSettings, DiskLimit, DnsDiscovery, DnsOptions, LimitsSettings, LogFormatter, LogLevel, LogOutput,
     LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
+pub use sinks::{Ack, EventSinkKind, EventSinkSettings, OutboxSettings};
 pub use storage::{EmbeddedSettings, StorageSettings};
 
 /// Reads a file, with the variables of the process's environment.

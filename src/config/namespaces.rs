@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::duration;
+use super::processors::{ModernizerSettings, ProcessorSettings, StepProcessors, no_notifications};
 use super::reader::Section;
 use super::retries::{self, Retries};
 use super::service::MANY;
+use super::sinks::{EventSinkSettings, OutboxSettings};
+use super::storage::StorageSettings;
 use super::tree::Value;
+use super::{duration, processors, sinks};
+use crate::wire::Protocol;
 
 /// `namespaces.<name>`
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,6 +22,20 @@ pub struct NamespaceSettings {
     pub name: String,
     /// `processor`: who decides what its machines do.
     pub processor: ProcessorSettings,
+    /// `processors`: who decides single kinds of steps instead. Default none.
+    #[serde(skip_serializing_if = "StepProcessors::is_default")]
+    pub processors: StepProcessors,
+    /// `protocol`: the generation of the interface that all its processors speak. Default `current`.
+    #[serde(serialize_with = "by_name")]
+    pub protocol: Protocol,
+    /// `modernizer`: who lifts stored events to today's format. Default None: Modernize finds no namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modernizer: Option<ModernizerSettings>,
+    /// `event_sinks`: who gets new events, in this order. Default none.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "sinks::as_map")]
+    pub event_sinks: Vec<EventSinkSettings>,
+    /// `outbox`: what its machines may owe those.
+    pub outbox: OutboxSettings,
     /// `default_processing_timeout`: for requests that bring no deadline. Default 30s.
     #[serde(serialize_with = "duration::text")]
     pub default_processing_timeout: Duration,
@@ -38,7 +56,7 @@ pub struct NamespaceSettings {
     /// `overseer`: how interrupted steps are found. None: `disabled`.
     #[serde(serialize_with = "or_disabled")]
     pub overseer: Option<OverseerSettings>,
-    /// `notification`: how waiting notifications are found. None: `disabled`.
+    /// `notification`: how waiting notifications are found. None: `disabled`, or the protocol has no notifications.
     #[serde(serialize_with = "or_disabled")]
     pub notification: Option<NotificationSettings>,
     /// `suicide_probability`: 0 to 1, how often a step is killed before its commit. Default 0. Not acted on yet.
@@ -49,18 +67,6 @@ pub struct NamespaceSettings {
     /// `strict_ranges`: whether an `after` that was never an event is answered by EventNotFound. Default false. Not
     /// acted on yet.
     pub strict_ranges: bool,
-}
-
-/// `namespaces.<name>.processor`
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ProcessorSettings {
-    /// `url`: absolute, http or https. No default.
-    pub url: String,
-    /// `pool_size`: connections that are kept, 1 to 1,000,000. Default 50.
-    pub pool_size: usize,
-    /// `http_keep_alive_timeout`: how long an idle connection is kept. Default 4s.
-    #[serde(rename = "http_keep_alive_timeout", serialize_with = "duration::text")]
-    pub keep_alive: Duration,
 }
 
 /// `namespaces.<name>.timers`
@@ -117,8 +123,6 @@ pub struct NotificationSettings {
     pub min_scan_delay: Duration,
 }
 
-const URL: &str = "write the processor's address, like http://hellgate:8022/v1/stateproc/invoice";
-
 // === impl NamespaceSettings ===
 
 impl NamespaceSettings {
@@ -126,11 +130,12 @@ impl NamespaceSettings {
     pub fn new(name: impl Into<String>, processor_url: impl Into<String>) -> Self {
         NamespaceSettings {
             name: name.into(),
-            processor: ProcessorSettings {
-                url: processor_url.into(),
-                pool_size: 50,
-                keep_alive: Duration::from_secs(4),
-            },
+            processor: ProcessorSettings::new(processor_url),
+            processors: StepProcessors::default(),
+            protocol: Protocol::default(),
+            modernizer: None,
+            event_sinks: Vec::new(),
+            outbox: OutboxSettings::default(),
             default_processing_timeout: Duration::from_secs(30),
             timer_processing_timeout: Duration::from_secs(60),
             unload_timeout: Duration::from_secs(60),
@@ -197,9 +202,13 @@ fn or_disabled<T: Serialize, S: Serializer>(value: &Option<T>, out: S) -> Result
     }
 }
 
+fn by_name<S: Serializer>(protocol: &Protocol, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(protocol.name())
+}
+
 // === reading ===
 
-pub(super) fn read(section: &Section<'_>) -> Vec<NamespaceSettings> {
+pub(super) fn read(section: &Section<'_>, storage: &StorageSettings) -> Vec<NamespaceSettings> {
     let sections = section.sections();
     if sections.is_empty() {
         section.wrong(
@@ -207,19 +216,25 @@ pub(super) fn read(section: &Section<'_>) -> Vec<NamespaceSettings> {
             "write at least one namespace, like `namespaces: {payproc: {processor: {url: \"http://...\"}}}`",
         );
     }
-    sections.iter().map(namespace).collect()
+    sections.iter().map(|section| namespace(section, storage)).collect()
 }
 
-fn namespace(section: &Section<'_>) -> NamespaceSettings {
+fn namespace(section: &Section<'_>, storage: &StorageSettings) -> NamespaceSettings {
     if !(1..=255).contains(&section.name().len()) {
         section.wrong("has a name that is empty or too long", "name it in 1 to 255 bytes");
     }
     engine(section);
-    protocol(section);
+    let protocol = protocol(section);
+    let event_sinks = sinks::event_sinks(section, storage);
     let default = NamespaceSettings::new(section.name(), "");
     let time = |key, default| section.pause(key, default);
     NamespaceSettings {
-        processor: processor(&section.section("processor"), default.processor),
+        processor: processors::processor(section),
+        processors: processors::processors(section, protocol),
+        protocol,
+        modernizer: processors::modernizer(section),
+        outbox: sinks::outbox(section, &event_sinks, storage),
+        event_sinks,
         default_processing_timeout: time("default_processing_timeout", default.default_processing_timeout),
         timer_processing_timeout: time("timer_processing_timeout", default.timer_processing_timeout),
         unload_timeout: section.duration("unload_timeout", default.unload_timeout),
@@ -227,7 +242,7 @@ fn namespace(section: &Section<'_>) -> NamespaceSettings {
         retries: retries::read(&section.section("retries")),
         timers: section.unless_disabled("timers").map(|section| timers(&section)),
         overseer: section.unless_disabled("overseer").map(|section| overseer(&section)),
-        notification: section.unless_disabled("notification").map(|section| notification(&section)),
+        notification: notification(section, protocol),
         suicide_probability: section.fraction("suicide_probability", 0.0, 0.0..=1.0),
         honour_timer_timeout: section.flag("honour_timer_timeout", false),
         strict_ranges: section.flag("strict_ranges", false),
@@ -251,59 +266,14 @@ fn engine(section: &Section<'_>) {
     }
 }
 
-fn protocol(section: &Section<'_>) {
-    let Some(item) = section.item("protocol") else {
-        return;
-    };
-    let older = |name: &str| {
-        item.wrong(
-            format!("is `{name}`, a generation of the interface that is not built yet"),
-            "write `current`, or stay with the original until a release has it",
-        );
-    };
-    if matches!(item.value, Value::Int(2021)) {
-        return older("2021");
-    }
-    match item.text().as_deref() {
-        None | Some("current") => {}
-        Some(name @ ("2021" | "damsel")) => older(name),
-        Some(_) => {
-            item.refuse::<()>("write `current`, or leave it out");
-        }
-    }
-}
-
-fn processor(section: &Section<'_>, default: ProcessorSettings) -> ProcessorSettings {
-    section.require("url", URL);
-    let url = section.item("url").and_then(|item| {
-        let url = item.text()?;
-        if let Some(wrong) = wrong_with_url(&url) {
-            item.wrong(wrong, URL);
-        }
-        Some(url)
+fn protocol(section: &Section<'_>) -> Protocol {
+    let named = Protocol::ALL.map(|protocol| (protocol.name(), protocol));
+    let read = section.item("protocol").and_then(|item| match item.value {
+        // Without quotes YAML reads this name as a number.
+        Value::Int(2021) => Some(Protocol::Y2021),
+        _ => item.choice(&named),
     });
-    ProcessorSettings {
-        url: url.unwrap_or(default.url),
-        pool_size: section.number("pool_size", default.pool_size, 1..=MANY),
-        keep_alive: section.duration("http_keep_alive_timeout", default.keep_alive),
-    }
-}
-
-fn wrong_with_url(url: &str) -> Option<String> {
-    let Ok(uri) = url.parse::<http::Uri>() else {
-        return Some(format!("is `{url}`, no url"));
-    };
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Some(format!("is `{url}`, no absolute http or https url"));
-    }
-    let Some(authority) = uri.authority().filter(|at| !at.host().is_empty()) else {
-        return Some(format!("is `{url}`, a url without a host"));
-    };
-    if authority.as_str().contains('@') {
-        // Not shown: there may be a password in it.
-        return Some("is a url with a user, which no request would carry".to_owned());
-    }
-    None
+    read.unwrap_or_default()
 }
 
 fn timers(section: &Section<'_>) -> TimersSettings {
@@ -326,9 +296,10 @@ fn overseer(section: &Section<'_>) -> OverseerSettings {
     }
 }
 
-fn notification(section: &Section<'_>) -> NotificationSettings {
+fn notification(namespace: &Section<'_>, protocol: Protocol) -> Option<NotificationSettings> {
+    let section = namespace.unless_disabled("notification")?;
     let default = NotificationSettings::default();
-    NotificationSettings {
+    let settings = NotificationSettings {
         scan_interval: section.pause("scan_interval", default.scan_interval),
         scan_handicap: section.duration("scan_handicap", default.scan_handicap),
         scan_cutoff: section.pause("scan_cutoff", default.scan_cutoff),
@@ -336,5 +307,12 @@ fn notification(section: &Section<'_>) -> NotificationSettings {
         capacity: section.number("capacity", default.capacity, 1..=MANY),
         scan_limit: section.number("scan_limit", default.scan_limit, 1..=MANY),
         min_scan_delay: section.pause("min_scan_delay", default.min_scan_delay),
+    };
+    if protocol.has_notifications() {
+        return Some(settings);
     }
+    if section.is_there() {
+        namespace.notice_key("notification", no_notifications(protocol));
+    }
+    None
 }

@@ -254,19 +254,7 @@ impl<'a> Section<'a> {
 
     /// One of a few names.
     pub(super) fn choice<T: Copy>(&self, key: &str, default: T, choices: &[(&str, T)]) -> T {
-        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        let instead = format!("write one of: {}", names.join(", "));
-        let Some(item) = self.item(key) else {
-            return default;
-        };
-        let Some(text) = item.text_as(&instead) else {
-            return default;
-        };
-        let chosen = choices.iter().find(|(name, _)| *name == text);
-        match chosen {
-            Some((_, value)) => *value,
-            None => item.refuse(&instead).unwrap_or(default),
-        }
+        self.item(key).and_then(|item| item.choice(choices)).unwrap_or(default)
     }
 
     /// Notes an error about the section itself.
@@ -321,6 +309,14 @@ impl<'a> Item<'a> {
                 None
             }
         }
+    }
+
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        let instead = format!("write one of: {}", names.join(", "));
+        let text = self.text_as(&instead)?;
+        let chosen = choices.iter().find(|(name, _)| *name == text);
+        chosen.map(|(_, value)| *value).or_else(|| self.refuse(&instead))
     }
 
     /// A text that no message may show.

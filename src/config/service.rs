@@ -27,9 +27,9 @@ pub(super) fn read(root: &Section<'_>) -> Settings {
         limits: limits(&root.section("limits")),
         logging: logging(&root.section("logging")),
         cluster: cluster(&root.section("cluster")),
-        storage: default.storage,
         kafka: kafka::read(&root.section("kafka")),
-        namespaces: namespaces::read(&root.section("namespaces")),
+        namespaces: namespaces::read(&root.section("namespaces"), &default.storage),
+        storage: default.storage,
     }
 }
 

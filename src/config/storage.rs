@@ -38,6 +38,13 @@ impl StorageSettings {
     pub fn embedded(path: impl Into<PathBuf>) -> Self {
         StorageSettings::Embedded(EmbeddedSettings { path: path.into(), free_space_reserve: DEFAULT_RESERVE })
     }
+
+    /// Whether a ledger's entries are part of the commit that brings their events, so that no step owes them.
+    pub fn commit_holds_ledger(&self) -> bool {
+        match self {
+            StorageSettings::Embedded(_) | StorageSettings::Memory => true,
+        }
+    }
 }
 
 pub(super) fn read(section: &Section<'_>) -> StorageSettings {

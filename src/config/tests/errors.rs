@@ -1,7 +1,7 @@
 //! Every kind of error, with its whole message.
 
 use super::super::{ConfigErrors, load, parse};
-use super::{LEAST, errors, messages, no_env};
+use super::{LEAST, errors, messages, no_env, with};
 
 const URL: &str = "write the processor's address, like http://hellgate:8022/v1/stateproc/invoice";
 const EMBEDDED: &str = "write `storage: {type: embedded, path: /var/lib/machinegun}`";
@@ -18,8 +18,7 @@ fn expect_of_more(table: &[(&str, &str)]) {
 /// A message of each file whose namespace says this too.
 fn expect_of_namespace(table: &[(&str, String)]) {
     for (more, expected) in table {
-        let text = LEAST.replace("processor:", &format!("{more}, processor:"));
-        assert_eq!(messages(&text), [expected.as_str()], "{more}");
+        assert_eq!(messages(&with(more)), [expected.as_str()], "{more}");
     }
 }
 
@@ -113,32 +112,15 @@ fn what_is_not_built_is_refused_by_name() {
         "lifecycle_pulse: {topic: t, client: c}",
         "line 3: lifecycle_pulse is not built yet, and its events would be lost without a word; leave it out, or stay with the original until a release has it",
     )]);
-    let sinks = "names event sinks, which are not built yet: their events would be lost without a word; leave it out if nothing reads those events, or stay with the original until a release has them";
-    let protocol = "a generation of the interface that is not built yet; write `current`, or stay with the original until a release has it";
+    let kafka = "is `kafka`, a sink that is not built yet: its events would be lost without a word; leave the sink out if nothing reads its events, or stay with the original until a release has it";
     expect_of_namespace(&[
         (
             "event_sinks: {k: {type: kafka, client: c, topic: t}}",
-            format!("line 2: namespaces.ns.event_sinks {sinks}"),
-        ),
-        (
-            "event_sinks: {m: {type: machine, machine_id: m}}",
-            format!("line 2: namespaces.ns.event_sinks {sinks}"),
+            format!("line 2: namespaces.ns.event_sinks.k.type {kafka}"),
         ),
         (
             "event_sink: payproc",
-            format!("line 2: namespaces.ns.event_sink {sinks}"),
-        ),
-        (
-            "modernizer: {current_format_version: 1}",
-            "line 2: namespaces.ns.modernizer names a modernizer, which is not built yet; leave it out if nothing calls Modernize, or stay with the original until a release has it".to_owned(),
-        ),
-        (
-            "protocol: 2021",
-            format!("line 2: namespaces.ns.protocol is `2021`, {protocol}"),
-        ),
-        (
-            "protocol: damsel",
-            format!("line 2: namespaces.ns.protocol is `damsel`, {protocol}"),
+            "line 2: namespaces.ns.event_sink is how a namespace named its one sink, before it could have several; write `event_sinks: {NAME: {type: machine, machine_id: NAME}}` with that sink's name".to_owned(),
         ),
         (
             "engine: progressor",
@@ -182,6 +164,116 @@ fn a_processor_needs_an_absolute_url() {
         let expected = format!("line 2: namespaces.ns.processor.{expected}; {URL}");
         assert_eq!(messages(&text), [expected]);
     }
+}
+
+#[test]
+fn whoever_else_is_called_needs_an_absolute_url_too() {
+    let modernizer = "write the modernizer's address, like http://hellgate:8022/v1/modernizer";
+    let at = "line 2: namespaces.ns";
+    expect_of_namespace(&[
+        ("processors: {repair: {}}", format!("{at}.processors.repair.url is missing; {URL}")),
+        ("processors: {timeout: null}", format!("{at}.processors.timeout.url is missing; {URL}")),
+        (
+            "processors: {call: {url: /v1}}",
+            format!("{at}.processors.call.url is `/v1`, no absolute http or https url; {URL}"),
+        ),
+        (
+            "processors: {init: {url: 'http://p/', pool_size: 0}}",
+            format!("{at}.processors.init.pool_size is the number 0; write a whole number from 1 to 1000000"),
+        ),
+        (
+            "processors: {timer: {url: 'http://p/'}}",
+            format!("{at}.processors.timer is no key that exists; write `timeout`, or leave it out"),
+        ),
+        ("modernizer: {current_format_version: 1}", format!("{at}.modernizer.handler.url is missing; {modernizer}")),
+        (
+            "modernizer: {current_format_version: 1, handler: {url: 'ftp://m/'}}",
+            format!("{at}.modernizer.handler.url is `ftp://m/`, no absolute http or https url; {modernizer}"),
+        ),
+    ]);
+}
+
+#[test]
+fn a_modernizer_needs_the_version_of_today() {
+    let at = "line 2: namespaces.ns.modernizer.current_format_version";
+    let table = [
+        ("", "is missing; write the version of the events that are written today, like 1"),
+        (
+            "current_format_version: 2147483648, ",
+            "is the number 2147483648; write a whole number from -2147483648 to 2147483647",
+        ),
+    ];
+    for (version, expected) in table {
+        let more = format!("modernizer: {{{version}handler: {{url: 'http://m/'}}}}");
+        expect_of_namespace(&[(&more, format!("{at} {expected}"))]);
+    }
+}
+
+#[test]
+fn a_generation_that_does_not_exist_is_refused() {
+    let at = "line 2: namespaces.ns.protocol";
+    let one_of = "write one of: current, 2021, damsel";
+    expect_of_namespace(&[
+        ("protocol: 2020", format!("{at} is the number 2020; {one_of}")),
+        ("protocol: '2022'", format!("{at} is `2022`; {one_of}")),
+        ("protocol: Damsel", format!("{at} is `Damsel`; {one_of}")),
+        ("protocol: null", format!("{at} has no value; write one, or leave the key out")),
+    ]);
+}
+
+#[test]
+fn a_sink_is_checked() {
+    let at = "line 2: namespaces.ns.event_sinks";
+    let ledger = "write `type: ledger`, or `machine`, its old name";
+    let name = "name it in 1 to 255 bytes";
+    let long = "m".repeat(256);
+    let table = [
+        ("m: {}", format!("{at}.m.type is missing; {ledger}")),
+        ("m: null", format!("{at}.m.type is missing; {ledger}")),
+        ("m: {type: rabbit}", format!("{at}.m.type is `rabbit`; {ledger}")),
+        ("m: {type: 7}", format!("{at}.m.type is the number 7; write a text (numbers in quotes)")),
+        ("m: {type: ledger, ack: never}", format!("{at}.m.ack is `never`; write one of: before_reply, committed")),
+        ("'': {type: ledger, id: m}", format!("{at}. has a name that is empty or too long; {name}")),
+        ("m: {type: ledger, id: ''}", format!("{at}.m.id is empty or too long; {name}")),
+        (
+            &format!("m: {{type: machine, machine_id: {long}}}"),
+            format!("{at}.m.machine_id is empty or too long; {name}"),
+        ),
+        ("m: {type: machine, id: m}", format!("{at}.m.id is no key of `type: machine`; write `machine_id`")),
+        (
+            "m: {type: ledger, id: m, machine_id: m}",
+            format!("{at}.m.id says the same as `machine_id`; leave one of them out"),
+        ),
+        ("m: {type: ledger, client: c}", format!("{at}.m.client is no key of `type: ledger`; leave it out")),
+        ("m: {type: machine, topic: t}", format!("{at}.m.topic is no key of `type: machine`; leave it out")),
+        (
+            "m: {type: machine, machine-id: m}",
+            format!("{at}.m.machine-id is no key that exists; write `machine_id`, or leave it out"),
+        ),
+        (
+            "a: {type: machine, machine_id: m}, m: {type: ledger}",
+            format!(
+                "{at}.m writes to `m`, as the namespace's sink `a` does: it would hold each event twice; \
+                 leave one of them out, or give it a `machine_id` of its own"
+            ),
+        ),
+    ];
+    for (sinks, expected) in table {
+        expect_of_namespace(&[(&format!("event_sinks: {{{sinks}}}"), expected)]);
+    }
+    expect_of_namespace(&[("event_sinks: [m]", format!("{at} is a list; write a map of keys"))]);
+}
+
+#[test]
+fn an_outbox_is_checked() {
+    let at = "line 2: namespaces.ns.outbox";
+    expect_of_namespace(&[
+        ("outbox: {clear_interval: 0s}", format!("{at}.clear_interval is zero; write a duration of at least 1ms")),
+        (
+            "outbox: {max_pending: 0}",
+            format!("{at}.max_pending is the number 0; write a whole number from 1 to 1000000000"),
+        ),
+    ]);
 }
 
 #[test]

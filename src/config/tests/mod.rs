@@ -1,4 +1,5 @@
 mod errors;
+mod generations;
 mod originals;
 mod reference;
 
@@ -13,6 +14,11 @@ fn no_env(_: &str) -> Option<String> {
 
 fn read(text: &str) -> (Settings, Report) {
     parse(text, &no_env).expect("a file without errors")
+}
+
+/// `LEAST`, whose namespace says this too.
+fn with(more: &str) -> String {
+    LEAST.replace("processor:", &format!("{more}, processor:"))
 }
 
 fn errors(text: &str) -> ConfigErrors {
