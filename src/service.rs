@@ -1,6 +1,5 @@
 //! Builds the service from settings, and runs it until it is told to stop.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,13 +9,13 @@ use http::Uri;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Automaton;
+use crate::api::{Automaton, EventSink, NamespaceInterface};
 use crate::clock::{Clock, Snowflakes};
-use crate::config::{NamespaceSettings, Settings, StorageSettings};
-use crate::engine::{Engine, EngineOptions, NamespaceOptions, SchedulerOptions};
+use crate::config::{EventSinkKind, NamespaceSettings, ProcessorSettings, Settings, StepProcessors, StorageSettings};
+use crate::engine::{Engine, EngineOptions, ModernizerOptions, NamespaceOptions, SchedulerOptions};
 use crate::machine::{Limits, Policy};
 use crate::ops::{self, Readiness};
-use crate::processor::WoodyProcessor;
+use crate::processor::{ByStep, Processor, WoodyModernizer, WoodyProcessor};
 use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError, WriterStats};
 use crate::storage::memory::Memory;
 use crate::storage::{Storage, StorageError};
@@ -34,8 +33,8 @@ pub enum StartError {
     Listen(std::io::Error),
     #[error(transparent)]
     Storage(#[from] OpenError),
-    #[error("namespaces.{namespace}.processor.url: {reason}")]
-    ProcessorUrl { namespace: String, reason: String },
+    #[error("namespaces.{namespace}.{key}: {reason}")]
+    ProcessorUrl { namespace: String, key: String, reason: String },
     #[error("{0}")]
     Runtime(String),
 }
@@ -116,12 +115,13 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     metrics.watch(names::CONNECTIONS_WAITING, move || waiting.waiting());
     metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
 
-    let default_processing_ms: HashMap<_, _> =
-        settings.namespaces.iter().map(|it| (it.name.clone(), milliseconds(it.default_processing_timeout))).collect();
+    let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), interface(it))).collect();
+    let ledgers = settings.namespaces.iter().flat_map(ledgers_of).collect();
     let readiness = Arc::new(Readiness::default());
-    let automaton = Arc::new(Automaton::new(engine.clone(), default_processing_ms));
-    let server =
-        ops::routes(server, &settings.service_name, readiness.clone(), metrics).route("/v1/automaton", automaton);
+    let automaton = Arc::new(Automaton::new(engine.clone(), interfaces));
+    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics)
+        .route("/v1/automaton", automaton)
+        .route("/v1/event_sink", Arc::new(EventSink::new(storage.clone(), ledgers)));
     readiness.set(true);
 
     let stop = CancellationToken::new();
@@ -192,24 +192,59 @@ fn namespace_options(
     clock: &Clock,
     snowflakes: &Arc<Snowflakes>,
 ) -> Result<NamespaceOptions, StartError> {
-    let bad_url = |reason: String| StartError::ProcessorUrl { namespace: namespace.name.clone(), reason };
-    let url: Uri = namespace.processor.url.parse().map_err(|error| bad_url(format!("{error}")))?;
-    let client = ClientSettings {
-        pool_size: namespace.processor.pool_size,
-        keep_alive: namespace.processor.keep_alive,
-        max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
-        ..ClientSettings::default()
+    let woody_client = |of: &str, processor: &ProcessorSettings| {
+        let url: Uri = processor.url.parse().map_err(|error| StartError::ProcessorUrl {
+            namespace: namespace.name.clone(),
+            key: of.to_owned(),
+            reason: format!("{error}"),
+        })?;
+        let client = ClientSettings {
+            pool_size: processor.pool_size,
+            keep_alive: processor.keep_alive,
+            max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
+            ..ClientSettings::default()
+        };
+        Ok::<_, StartError>((Client::new(client, clock.clone(), snowflakes.clone()), url))
     };
-    let client = Client::new(client, clock.clone(), snowflakes.clone());
+    let processor = |of: &str, processor: &ProcessorSettings| {
+        let (client, url) = woody_client(of, processor)?;
+        Ok::<_, StartError>(Arc::new(WoodyProcessor::new(client, url, namespace.protocol, limits)) as Arc<dyn Processor>)
+    };
+    let own = |step: &str, settings: &Option<ProcessorSettings>| {
+        settings.as_ref().map(|it| processor(&format!("processors.{step}.url"), it)).transpose()
+    };
+    let steps = &namespace.processors;
+    let all = processor("processor.url", &namespace.processor)?;
+    let processor: Arc<dyn Processor> = match *steps == StepProcessors::default() {
+        true => all,
+        false => Arc::new(ByStep {
+            all,
+            init: own("init", &steps.init)?,
+            call: own("call", &steps.call)?,
+            repair: own("repair", &steps.repair)?,
+            timeout: own("timeout", &steps.timeout)?,
+            notification: own("notification", &steps.notification)?,
+        }),
+    };
+    let modernizer = match &namespace.modernizer {
+        None => None,
+        Some(modernizer) => {
+            let (client, url) = woody_client("modernizer.handler.url", &modernizer.handler)?;
+            Some(ModernizerOptions {
+                modernizer: Arc::new(WoodyModernizer::new(client, url, limits)),
+                current_format_version: modernizer.current_format_version,
+            })
+        }
+    };
     Ok(NamespaceOptions {
         name: namespace.name.clone(),
-        processor: Arc::new(WoodyProcessor::new(client, url, limits)),
+        processor,
         policy: Policy {
             timer_retries: namespace.retries.timers.clone(),
             notification_retry_ms: namespace.notification.as_ref().map_or(0, |it| milliseconds(it.reschedule_time)),
             limits: Limits { step_size: usize::try_from(settings.limits.step_size).unwrap_or(usize::MAX) },
             subscriptions: Vec::new(),
-            outbox_clear_ms: 0,
+            outbox_clear_ms: milliseconds(namespace.outbox.clear_interval),
         },
         storage_retries: namespace.retries.storage.clone(),
         timer_processing_ms: milliseconds(namespace.timer_processing_timeout),
@@ -223,9 +258,23 @@ fn namespace_options(
             .as_ref()
             .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
         sinks: Vec::new(),
-        ledgers: Vec::new(),
-        most_unsent: i64::MAX,
-        modernizer: None,
+        ledgers: ledgers_of(namespace).collect(),
+        most_unsent: i64::try_from(namespace.outbox.max_pending).unwrap_or(i64::MAX),
+        modernizer,
+    })
+}
+
+fn interface(namespace: &NamespaceSettings) -> NamespaceInterface {
+    NamespaceInterface {
+        default_processing_ms: milliseconds(namespace.default_processing_timeout),
+        protocol: namespace.protocol,
+    }
+}
+
+/// The ledgers that a namespace's events are entered in, as part of their commits.
+fn ledgers_of(namespace: &NamespaceSettings) -> impl Iterator<Item = String> {
+    namespace.event_sinks.iter().map(|sink| match &sink.kind {
+        EventSinkKind::Ledger { machine_id } => machine_id.clone(),
     })
 }
 

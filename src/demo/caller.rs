@@ -92,7 +92,7 @@ impl Caller {
     async fn call<M: Method>(&self, args: &M::Args) -> Result<M::Success, CallError> {
         let deadline = self.clock.now() + PATIENCE_MS;
         let message = wire::write_call::<M>(args, 0);
-        let reply = self.client.call(&self.url, &Context::root(&self.ids), deadline, message).await?;
+        let reply = self.client.call(&self.url, &Context::root(&self.ids), Some(deadline), message).await?;
         wire::read_reply::<M>(reply, Limits::default())?.map_err(CallError::Thrown)
     }
 }

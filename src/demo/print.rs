@@ -53,7 +53,7 @@ impl Printer {
             status: status(machine),
             timer: machine.timer.as_ref().map_or("-".to_owned(), |timer| time_of_day(&String::from_utf8_lossy(timer))),
         };
-        let mut events = machine.history.events().peekable();
+        let mut events = machine.history.decoded().peekable();
         if events.peek().is_none() && now != before {
             line(row(id, "-", "", "(no new event)", &now.timer, &now.status));
         }
