@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::life::{Machine, Step};
 use crate::process::peer::{Answer, Failure, Peer};
-use crate::process::processor::{Order, Processor, note_text, timer_text};
+use crate::process::processor::{Order, Processor};
 use crate::process::{soon, within};
 
 const MACHINES: usize = 4;
@@ -139,7 +139,7 @@ impl Client {
 /// Returns once the processor was asked about all that is known to be due.
 async fn effects(machine: &Machine, processor: &Processor) {
     let Some(life) = &machine.life else { return };
-    for text in life.due().map(|due| due.text()) {
+    for text in life.due() {
         soon(&format!("{}: {text}", machine.id), processor.answered(&text)).await;
     }
 }
@@ -173,16 +173,5 @@ async fn take(peer: &Peer, id: &str, step: &Step) -> Answer<()> {
         Step::SimpleRepair => peer.simple_repair(id).await,
         Step::Notify(order) => peer.notify(id, order).await,
         Step::Remove => peer.remove(id).await,
-    }
-}
-
-// === impl Due ===
-
-impl crate::life::Due<'_> {
-    fn text(&self) -> String {
-        match self {
-            Self::Note(token) => note_text(token),
-            Self::Timer(token) => timer_text(token),
-        }
     }
 }

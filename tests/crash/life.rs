@@ -44,12 +44,6 @@ pub struct Machine {
     pub open: Option<Step>,
 }
 
-/// What must still take effect by itself.
-pub enum Due<'a> {
-    Note(&'a str),
-    Timer(&'a str),
-}
-
 // === impl Life ===
 
 impl Life {
@@ -83,11 +77,11 @@ impl Life {
         }
     }
 
-    pub fn due(&self) -> impl Iterator<Item = Due<'_>> {
-        let waits = |text: String| self.seen.iter().all(|event| self::text(&event.data) != text);
-        let notes = self.notes.iter().filter(move |it| waits(note_text(it)));
-        let timer = self.timer.iter().filter(move |it| waits(timer_text(it)));
-        notes.map(|it| Due::Note(it)).chain(timer.map(|it| Due::Timer(it)))
+    /// The texts of the events that are still to come by themselves.
+    pub fn due(&self) -> Vec<String> {
+        let promised = self.notes.iter().map(|it| note_text(it)).chain(self.timer.iter().map(|it| timer_text(it)));
+        let came: HashSet<String> = self.seen.iter().map(|event| text(&event.data)).collect();
+        promised.filter(|text| !came.contains(text)).collect()
     }
 
     /// Why `machine` can't be what has become of this life.
@@ -166,8 +160,8 @@ impl Machine {
     /// All that was due has taken effect.
     #[track_caller]
     pub fn is_settled(&self) {
-        let due = self.life.as_ref().map_or(0, |life| life.due().count());
-        assert_eq!(due, 0, "{}: timers and notifications that never took effect", self.id);
+        let due = self.life.as_ref().map(Life::due).unwrap_or_default();
+        assert!(due.is_empty(), "{}: these never took effect: {due:?}", self.id);
     }
 
     fn remember(&mut self, found: Option<&wire::Machine>) {
