@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
@@ -41,6 +41,10 @@ pub struct Snowflakes {
     last: AtomicI64,
     clock: Clock,
 }
+
+/// Measures elapsed time; never goes back. For metrics and intervals, not for decisions about machines.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
 
 // === impl Clock ===
 
@@ -106,6 +110,20 @@ impl ClockHand {
     }
 }
 
+// === impl Stopwatch ===
+
+impl Stopwatch {
+    // IMPORTANT: the one reading of the monotonic clock.
+    #[allow(clippy::disallowed_methods)]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 // === impl Snowflakes ===
 
 impl Snowflakes {
@@ -137,22 +155,4 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 /// A random number in 0..1, for jitter.
 pub fn random_unit() -> f64 {
     (u64::from_be_bytes(random_bytes()) >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-/// Measures how long something took, on the monotonic clock.
-#[derive(Clone, Copy, Debug)]
-pub struct Stopwatch(std::time::Instant);
-
-// === impl Stopwatch ===
-
-impl Stopwatch {
-    pub fn start() -> Self {
-        // IMPORTANT: the one reading of the monotonic clock.
-        #[allow(clippy::disallowed_methods)]
-        Self(std::time::Instant::now())
-    }
-
-    pub fn elapsed(&self) -> Duration {
-        self.0.elapsed()
-    }
 }

@@ -106,7 +106,7 @@ impl Processor for WoodyProcessor {
 
 impl From<woody::Error> for Trouble {
     fn from(error: woody::Error) -> Self {
-        if false {
+        if error.is_own_bound() {
             return Self::HeldBack(format!("processor.pool_size is reached: {error}"));
         }
         match error.class {

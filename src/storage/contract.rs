@@ -1,1 +1,149 @@
-//! The suite that every storage passes.
+//! What every storage promises, as tests that run on any of them.
+//!
+//! A backend of one's own is proven in its tests by
+//!
+//! ```ignore
+//! machinegun::storage_contract!(my_store, || MySubject::new());
+//! machinegun::durable_storage_contract!(my_store_reopened, || MySubject::new());
+//! ```
+//!
+//! where `MySubject` implements [`Subject`]. Each promise becomes a `#[test]` of its own name and gets a fresh store.
+//!
+//! Compiled always, not behind a feature: it needs nothing that the service doesn't, a binary that doesn't call it does
+//! not hold it, and one feature set serves library, integration tests and third parties.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Storage;
+
+pub mod commits;
+pub mod concurrency;
+pub mod dues;
+pub mod durable;
+pub mod events;
+pub mod names;
+pub mod notifications;
+pub mod sample;
+
+/// One store under test: where it is kept, and how it is opened.
+#[async_trait]
+pub trait Subject: Send + Sync + 'static {
+    /// Opens the store: empty the first time, with what it was left with after that. What was opened before is closed.
+    async fn open(&self) -> Arc<dyn Storage>;
+}
+
+/// Runs one promise to its end. Panics where the promise is broken.
+pub fn run<S: Subject, F: Future<Output = ()>>(make: impl FnOnce() -> S, promise: impl FnOnce(Arc<S>) -> F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // A test that has no threads to run on has nothing to prove.
+    let runtime = runtime.expect("the system gives a test its threads");
+    runtime.block_on(promise(Arc::new(make())));
+}
+
+/// A module of tests: the promises that every storage keeps.
+#[macro_export]
+macro_rules! storage_contract {
+    ($name:ident, $make:expr) => {
+        $crate::contract_tests! { $name, $make;
+            commits::{
+                a_machine_never_written_is_none,
+                a_commit_is_read_back,
+                a_record_is_read_back_with_all_its_parts,
+                a_commit_over_nothing_needs_nothing_there,
+                a_commit_expecting_a_record_needs_one,
+                a_conflict_writes_nothing,
+                a_commit_put_again_is_committed_and_writes_nothing_more,
+                a_commit_is_recognised_after_seven_later_ones,
+                a_commit_older_than_the_kept_ones_conflicts,
+                forgetting_deletes_the_record_and_its_due,
+                forgetting_again_is_committed,
+                forgetting_needs_the_expected_commit,
+                a_start_over_a_tombstone_begins_a_new_epoch,
+            }
+            events::{
+                ranges_are_cut_as_asked,
+                no_range_reads_no_events,
+                events_are_read_by_epoch_and_ids,
+                a_gap_is_an_error,
+                epochs_keep_their_events_apart,
+                a_tombstone_hides_events_but_keeps_them,
+                a_deleted_epoch_is_gone_and_nothing_else,
+                deleting_an_epoch_stops_at_the_last_event,
+                a_replaced_event_is_read_as_replaced,
+                an_event_of_a_megabyte_is_read_back,
+                thousands_of_events_are_read_back_and_deleted,
+            }
+            notifications::{
+                entries_are_in_the_order_of_their_ids,
+                a_limit_keeps_the_oldest,
+                an_entry_put_again_changes_nothing,
+                an_entry_wakes_its_machine,
+                a_parked_entry_keeps_waiting_without_a_due,
+                a_deleted_entry_is_gone_with_its_due,
+                settling_again_changes_nothing,
+                a_commit_settles_entries_with_the_record,
+                a_conflict_settles_no_entry,
+                machines_keep_their_entries_apart,
+            }
+            dues::{
+                dues_are_in_the_order_of_time,
+                until_is_included,
+                a_limit_and_cursors_page_through_all,
+                a_cursor_stays_good_when_its_due_goes,
+                a_cursor_finds_what_comes_later_in_order,
+                a_replaced_due_vanishes,
+                extreme_times_are_in_order,
+                dues_at_one_time_are_all_found,
+            }
+            names::{
+                ids_may_be_any_bytes,
+                the_longest_id_is_kept,
+                namespaces_may_hold_slashes,
+                names_that_run_together_do_not_mix,
+                an_id_that_begins_like_another_does_not_mix,
+            }
+            concurrency::{
+                of_many_commits_over_one_record_one_wins,
+                commits_of_many_machines_all_succeed,
+                a_reader_never_sees_a_record_without_its_events,
+                one_commit_put_many_times_at_once_is_committed_once,
+            }
+        }
+    };
+}
+
+/// A module of tests: the promises of a storage that outlives its process.
+#[macro_export]
+macro_rules! durable_storage_contract {
+    ($name:ident, $make:expr) => {
+        $crate::contract_tests! { $name, $make;
+            durable::{
+                everything_is_there_after_reopening,
+                a_commit_is_recognised_after_reopening,
+                deletions_stay_deleted_after_reopening,
+                a_closed_store_refuses,
+                what_was_under_way_at_closing_is_kept_if_it_was_acknowledged,
+            }
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! contract_tests {
+    ($name:ident, $make:expr; $($part:ident::{ $($promise:ident),* $(,)? })*) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            $($(
+                #[test]
+                fn $promise() {
+                    $crate::storage::contract::run($make, $crate::storage::contract::$part::$promise);
+                }
+            )*)*
+        }
+    };
+}

@@ -1,5 +1,6 @@
 //! Machines in memory: for tests and benches. Nothing survives.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Mutex;
@@ -145,8 +146,8 @@ impl Storage for Memory {
 
     async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
         let mut state = self.lock();
-        if !state.notifications.contains_key(&(key.clone(), it.id)) {
-            state.notifications.insert((key.clone(), it.id), it.clone());
+        if let Entry::Vacant(place) = state.notifications.entry((key.clone(), it.id)) {
+            place.insert(it.clone());
             state.set_due(key, Some(it.id), Some(due));
         }
         Ok(())

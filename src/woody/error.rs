@@ -13,6 +13,9 @@ use crate::wire;
 /// Longest reason on the wire, in bytes: proxies bound the whole header block at about twice this.
 const MAX_REASON: usize = 4096;
 
+/// What peers' clients say of their pools too.
+const POOL_FULL: &str = "checkout_timeout";
+
 /// What a caller may conclude.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -103,6 +106,16 @@ impl Error {
     /// It may have been done.
     pub fn unknown(details: impl Into<String>) -> Self {
         Self::internal(Class::ResultUnknown, details)
+    }
+
+    /// The client's own pool was full for too long; nothing was sent.
+    pub(super) fn pool_full() -> Self {
+        Self::unavailable(POOL_FULL)
+    }
+
+    /// Whether a bound of this process, and nothing of the peer's, stood in the way.
+    pub fn is_own_bound(&self) -> bool {
+        self.source == Source::Internal && self.class == Class::ResourceUnavailable && self.details == POOL_FULL
     }
 
     /// The request is wrong in itself.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::EmbeddedOptions;
+use super::{EmbeddedOptions, journal};
 use crate::storage::StorageError;
 
 /// The version of keys and keyspaces as a whole; values carry their own.
@@ -71,10 +71,11 @@ impl Engine {
             // IMPORTANT: the rename is on disk before anything is acknowledged.
             std::fs::rename(&unfinished, &data).map_err(failed)?;
             File::open(&options.path).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        } else if !data.join(FJALL_MARKER).try_exists().map_err(failed)? {
-            // Without its marker fjall would begin anew over what is there.
-            let detail = format!("data/{FJALL_MARKER} is missing");
+        } else if let Some(missing) = missing_part(&data).map_err(failed)? {
+            let detail = format!("data/{missing} is missing");
             return Err(OpenError::Corrupt { path: options.path.clone(), detail });
+        } else if let Some(damage) = journal::check(&data).map_err(failed)? {
+            return Err(OpenError::Corrupt { path: options.path.clone(), detail: damage });
         }
         Ok((Self::open_guarded(options, &data)?, lock))
     }
@@ -99,6 +100,34 @@ impl Engine {
             [keyspace("machines")?, keyspace("events")?, keyspace("notifications")?, keyspace("dues")?];
         Ok(Self { db, machines, events, notifications, dues })
     }
+}
+
+/// What a complete database would have. fjall takes what is missing for what was never made: it begins anew, and deletes
+/// the tables that nothing names any more.
+///
+/// IMPORTANT: looked for before fjall touches the folder.
+fn missing_part(data: &Path) -> io::Result<Option<&'static str>> {
+    if !data.join(FJALL_MARKER).try_exists()? {
+        return Ok(Some(FJALL_MARKER));
+    }
+    let mut tables = 0;
+    for table in std::fs::read_dir(data.join("keyspaces"))? {
+        let table = table?.path();
+        if table.is_dir() && !table.join("current").try_exists()? {
+            return Ok(Some("keyspaces/*/current"));
+        }
+        tables += usize::from(table.is_dir());
+    }
+    // The engine's own, ours for the format, and four of machines.
+    if tables < 6 {
+        return Ok(Some("keyspaces/*"));
+    }
+    for file in std::fs::read_dir(data)? {
+        if file?.path().extension().is_some_and(|extension| extension == "jnl") {
+            return Ok(None);
+        }
+    }
+    Ok(Some("*.jnl"))
 }
 
 /// IMPORTANT: the format is written, and synced, before the first keyspace of machines is made: machines without a
@@ -167,6 +196,8 @@ pub fn read_error(error: fjall::Error) -> StorageError {
 }
 
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "the engine panicked".to_owned())
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("the engine panicked");
+    // One line, as every error is told.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

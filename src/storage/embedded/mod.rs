@@ -22,6 +22,7 @@ use crate::wire::HistoryRange;
 
 mod draft;
 mod engine;
+mod journal;
 mod keys;
 mod read;
 mod space;

@@ -78,7 +78,7 @@ fn versioned<'a>(bytes: &'a [u8], known: u8, what: &str) -> Result<&'a [u8], Sto
 mod tests {
     use super::*;
     use crate::machine::{CommitId, RequestContext};
-    use crate::wire::{HistoryRange, Value};
+    use crate::wire::{Direction, HistoryRange, Value};
 
     #[test]
     fn an_entry_is_read_back_as_it_was_put() {
@@ -86,7 +86,7 @@ mod tests {
             id: -5,
             epoch: CommitId([3; 16]),
             args: Value::str("args"),
-            range: HistoryRange::default(),
+            range: HistoryRange { after: None, limit: Some(1), direction: Direction::Backward },
             context: RequestContext::default(),
         };
         let bytes = Entry::encode(&it, i64::MIN);

@@ -85,7 +85,7 @@ impl Pool {
     /// A connection to `peer`, ready to send, by `until`.
     pub(super) async fn checkout(&self, peer: &Peer, until: i64) -> Result<Leased, Error> {
         let Ok(Ok(place)) = self.clock.timeout_at(until, self.places.clone().acquire_owned()).await else {
-            return Err(Error::unavailable("checkout_timeout"));
+            return Err(Error::pool_full());
         };
         while let Some((mut sender, probe)) = self.take(peer) {
             if !probe.is_quiet() {
