@@ -42,6 +42,8 @@ pub struct Faulty {
     pub event_reads: AtomicUsize,
     pub notification_reads: AtomicUsize,
     pub scans: AtomicUsize,
+    /// Epochs whose events were deleted.
+    pub deleted: Mutex<Vec<Epoch>>,
 }
 
 // === impl Faulty ===
@@ -60,6 +62,7 @@ impl Faulty {
             event_reads: AtomicUsize::new(0),
             notification_reads: AtomicUsize::new(0),
             scans: AtomicUsize::new(0),
+            deleted: Mutex::default(),
         })
     }
 
@@ -76,7 +79,7 @@ impl Faulty {
         gate
     }
 
-    /// All that were asked for, retries included.
+    /// All that were answered, retries included.
     pub fn commits(&self) -> Vec<Commit> {
         self.commits.lock().unwrap().clone()
     }
@@ -107,6 +110,31 @@ impl Faulty {
             0 => Fault::Refuse,
             side => Fault::Unknown { applied: side == 1 },
         })
+    }
+
+    async fn faulty(&self, commit: Commit) -> Outcome {
+        if let Err(error) = self.up() {
+            return Outcome::Refused(error);
+        }
+        match self.next_fault() {
+            None => self.inner.commit(commit).await,
+            Some(Fault::Refuse) => Outcome::Refused(unavailable()),
+            Some(Fault::Unknown { applied }) => {
+                if applied {
+                    self.inner.commit(commit).await;
+                }
+                Outcome::Unknown(unavailable())
+            }
+            Some(Fault::Intrude(change)) => {
+                self.intrude(&commit.key, change).await;
+                self.inner.commit(commit).await
+            }
+            Some(Fault::Hold(gate)) => {
+                gate.pass().await;
+                self.inner.commit(commit).await
+            }
+            Some(Fault::Panic) => panic!("the test has it so"),
+        }
     }
 
     async fn intrude(&self, key: &MachineKey, change: impl FnOnce(Record) -> Record) {
@@ -144,29 +172,10 @@ impl Storage for Faulty {
     }
 
     async fn commit(&self, commit: Commit) -> Outcome {
-        self.commits.lock().unwrap().push(commit.clone());
-        if let Err(error) = self.up() {
-            return Outcome::Refused(error);
-        }
-        match self.next_fault() {
-            None => self.inner.commit(commit).await,
-            Some(Fault::Refuse) => Outcome::Refused(unavailable()),
-            Some(Fault::Unknown { applied }) => {
-                if applied {
-                    self.inner.commit(commit).await;
-                }
-                Outcome::Unknown(unavailable())
-            }
-            Some(Fault::Intrude(change)) => {
-                self.intrude(&commit.key, change).await;
-                self.inner.commit(commit).await
-            }
-            Some(Fault::Hold(gate)) => {
-                gate.pass().await;
-                self.inner.commit(commit).await
-            }
-            Some(Fault::Panic) => panic!("the test has it so"),
-        }
+        let answer = self.faulty(commit.clone()).await;
+        // Noted at the end, so who sees it here knows that the engine goes on from it.
+        self.commits.lock().unwrap().push(commit);
+        answer
     }
 
     async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
@@ -195,6 +204,7 @@ impl Storage for Faulty {
         if self.keeps.load(Ordering::SeqCst) {
             return Err(unavailable());
         }
+        self.deleted.lock().unwrap().push(epoch);
         self.inner.delete_epoch(key, epoch, last).await
     }
 

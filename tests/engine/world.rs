@@ -259,12 +259,21 @@ impl World {
 
     /// Returns once every wake-up that is due by now was worked off.
     pub async fn settle(&self) {
+        self.settled(0).await;
+    }
+
+    /// As `settle`, but one wake-up waits for a step that is being held.
+    pub async fn settle_but_one(&self) {
+        self.settled(1).await;
+    }
+
+    async fn settled(&self, waiting: i64) {
         let count = |change| self.metric("mg_scheduler_task_changes_total", change);
         // Wake-ups are sent by a task that is ready to run, so it runs within a few turns.
         let mut quiet = 0;
         while quiet < 32 {
             tokio::task::yield_now().await;
-            quiet = if count("\"finished\"") == count("\"created\"") { quiet + 1 } else { 0 };
+            quiet = if count("\"finished\"") + waiting == count("\"created\"") { quiet + 1 } else { 0 };
         }
     }
 
