@@ -31,6 +31,8 @@ pub struct Faulty {
     inner: Arc<dyn Storage>,
     faults: Mutex<VecDeque<Fault>>,
     commits: Mutex<Vec<Commit>>,
+    /// The first read waits here, and others wait for it.
+    reading: tokio::sync::Mutex<Option<Inside>>,
     /// Nothing is done and nothing is read.
     pub down: AtomicBool,
     /// Deletions are refused.
@@ -54,6 +56,7 @@ impl Faulty {
             inner,
             faults: Mutex::default(),
             commits: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
             down: AtomicBool::new(false),
             keeps: AtomicBool::new(false),
             chaos: AtomicU32::new(0),
@@ -76,6 +79,13 @@ impl Faulty {
     pub fn hold(&self) -> Gate {
         let (gate, inside) = Gate::new();
         self.then(Fault::Hold(inside));
+        gate
+    }
+
+    /// Holds all reads from now on.
+    pub fn hold_reads(&self) -> Gate {
+        let (gate, inside) = Gate::new();
+        *self.reading.try_lock().unwrap() = Some(inside);
         gate
     }
 
@@ -161,6 +171,11 @@ fn unavailable() -> StorageError {
 impl Storage for Faulty {
     async fn read(&self, key: &MachineKey, range: Option<&HistoryRange>) -> Result<Option<Loaded>, StorageError> {
         self.up()?;
+        let mut reading = self.reading.lock().await;
+        if let Some(gate) = reading.take() {
+            gate.pass().await;
+        }
+        drop(reading);
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.inner.read(key, range).await
     }
