@@ -218,10 +218,13 @@ impl Worker {
             let delay = self.namespace.options.storage_retries.delay(attempt, random_unit());
             let wait = delay.and_then(|delay| i64::try_from(delay.as_millis()).ok()).unwrap_or(LONGEST_WAIT_MS);
             let until = clock.now().saturating_add(wait);
-            if unknown && last {
-                // Nobody takes a step here any more: the next run reads what became of it.
+            if unknown {
+                // What is held may be outdated: those who pass the queue by read the store until this is settled.
                 self.forget();
-                return Err(EngineError::Killed);
+                if last {
+                    // Nobody takes a step here any more: the next run reads what became of it.
+                    return Err(EngineError::Killed);
+                }
             }
             let hopeless = delay.is_none() || until >= deadline || matches!(error, StorageError::Corrupt(_));
             if !unknown && (last || hopeless) {
