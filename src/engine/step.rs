@@ -119,7 +119,7 @@ impl Worker {
         };
         let own_signal = matches!(impact, Impact::Timeout);
         let machine = wire::Machine {
-            ns: Bytes::copy_from_slice(self.key.ns.as_str().as_bytes()),
+            ns: self.namespace.wire_name.clone(),
             id: self.key.id.as_bytes().clone(),
             history: wire::History::from_encoded(history),
             history_range: range,
@@ -171,7 +171,8 @@ impl Worker {
         let stamp = Stamp {
             now_micros: self.shared().clock.now_micros(),
             commit: CommitId(random_bytes()),
-            jitter: random_unit(),
+            // Only a timer's retry is jittered, and randomness costs a system call.
+            jitter: if matches!(impact, Impact::Timeout) { random_unit() } else { 0.5 },
         };
         let transient = matches!(outcome, Some(Outcome::Transient(_)));
         let context: &RequestContext = &request.context;
