@@ -3,6 +3,7 @@
 //! The rooms, in the order in which a Call flows through them. Arrows go down only.
 //!
 //! - [`service`] builds everything from settings and runs until it is told to stop.
+//! - [`demo`] is a client and a processor of its own around the service, to see it work.
 //! - [`woody`] is the RPC: it checks headers and deadline, and detaches handlers from their connections.
 //! - [`api`] turns Thrift calls into engine calls, and the engine's errors into exceptions and statuses.
 //! - [`ops`] answers health and metrics.
@@ -17,6 +18,7 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod machine;
 pub mod ops;

@@ -1,17 +1,26 @@
 //! The `machinegun` binary: arguments, then the library.
 
-use std::path::PathBuf;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use machinegun::demo::{self, DemoOptions};
 use machinegun::{config, service};
+use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const FIRST_STEPS: &str = "\
+First steps:
+  machinegun demo                                see it work: no configuration, nothing else needed
+  machinegun check-config --config config.yaml   see what becomes of each key of a configuration
+  machinegun serve --config config.yaml          run the service";
+
 /// A durable state machine engine for payment systems.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = FIRST_STEPS, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -19,23 +28,36 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the service until it is told to stop (SIGTERM or SIGINT).
+    /// Run the service until it is told to stop (SIGTERM or SIGINT)
     Serve {
-        #[arg(long)]
+        /// The configuration, in YAML
+        #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Check a configuration file and show what becomes of each key; exits 1 on errors.
+    /// Check a configuration and show what becomes of each key; exits 1 on errors
     CheckConfig {
-        #[arg(long)]
+        /// The configuration, in YAML
+        #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
+    /// See it work: the service with a payment processor built in, and a story told through the port
+    Demo(DemoOptions),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
-        Command::Serve { config } => serve(config).await,
-        Command::CheckConfig { config } => check_config(config),
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(answer) => {
+            // Help and version are answers; everything else is an error like any other.
+            let code = if answer.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            return if answer.print().is_ok() { code } else { ExitCode::FAILURE };
+        }
+    };
+    let outcome = match arguments.command {
+        Command::Serve { config } => serve(&config).await,
+        Command::CheckConfig { config } => check_config(&config),
+        Command::Demo(options) => show(options).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,8 +68,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(path: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
-    let (settings, report) = config::load(&path)?;
+async fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
+    let (settings, report) = config::load(path)?;
     machinegun::telemetry::log::start(&settings.logging)?;
     for notice in &report.notices {
         tracing::warn!("{notice}");
@@ -61,8 +83,15 @@ async fn serve(path: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn check_config(path: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
-    let (settings, report) = config::load(&path)?;
+fn check_config(path: &Path) -> Result<(), Box<dyn Error>> {
+    let (settings, report) = config::load(path)?;
     print!("{}", config::describe(&settings, &report));
     Ok(())
+}
+
+async fn show(options: DemoOptions) -> Result<(), Box<dyn Error>> {
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
+    service::on_stop_signal(move || stopper.cancel())?;
+    Ok(demo::run(options, stop).await?)
 }

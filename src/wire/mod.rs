@@ -24,6 +24,7 @@ mod skip;
 mod state;
 pub mod timestamp;
 mod value;
+mod value_text;
 
 pub use automaton::*;
 pub use codec::{Error, Limits, Reader, Type, Wire, Writer};
@@ -34,3 +35,4 @@ pub use method::{Method, Undeclared, Void, read_args, read_reply, write_call, wr
 pub use processor::*;
 pub use state::*;
 pub use value::Value;
+pub use value_text::value_text;
