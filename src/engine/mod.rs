@@ -31,6 +31,9 @@ pub use namespace::{NamespaceEngine, View};
 /// How many dues one page of a scan holds.
 const SCAN_PAGE: usize = 1_000;
 
+/// Milliseconds until a scan that failed is tried again.
+const SCAN_RETRY_MS: i64 = 1_000;
+
 /// A namespace as the engine runs it.
 #[derive(Clone)]
 pub struct NamespaceOptions {
@@ -165,22 +168,25 @@ impl Engine {
 
     /// Finds the dues that no commit of this run has told of: of earlier runs, and those beyond the horizon.
     async fn scan(self: Arc<Self>) {
-        let intervals = self.namespaces.values().filter_map(|namespace| namespace.scan_interval());
+        let intervals = self.namespaces.values().map(|namespace| namespace.scan_interval());
         let Some(interval) = intervals.min() else { return };
         let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
-        loop {
-            let next = self.shared.clock.now().saturating_add(interval);
-            let stopped = self.shared.stopping.clone();
-            let round = async {
-                if let Err(error) = self.scan_once(next.saturating_add(interval)).await {
-                    tracing::warn!(%error, "scanning for dues failed; the next scan tries again");
-                }
+        let work = async {
+            loop {
+                let next = self.shared.clock.now().saturating_add(interval);
+                let next = match self.scan_once(next.saturating_add(interval)).await {
+                    Ok(()) => next,
+                    Err(error) => {
+                        tracing::warn!(%error, "scanning for dues failed; it is tried again in a moment");
+                        next.min(self.shared.clock.now().saturating_add(SCAN_RETRY_MS))
+                    }
+                };
                 self.shared.clock.sleep_until(next).await;
-            };
-            tokio::select! {
-                () = round => {}
-                () = stopped.cancelled() => return,
             }
+        };
+        tokio::select! {
+            () = work => {}
+            () = self.shared.stopping.cancelled() => {}
         }
     }
 
@@ -190,7 +196,7 @@ impl Engine {
             let page = self.shared.storage.dues(until, after.as_ref(), SCAN_PAGE).await?;
             for due in &page {
                 if let Some(namespace) = self.namespaces.get(due.key.ns.as_str()) {
-                    namespace.offer(&due.key.id, due.at);
+                    namespace.schedule.found(&due.key.id, due.at);
                 }
             }
             match page.last() {

@@ -4,11 +4,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::error::{Bound, EngineError};
 use super::registry::{Registry, Rejected};
-use super::schedule::Schedule;
+use super::schedule::{Next, Schedule};
 use super::worker::{Message, Queued, Reply, Worker};
 use super::{NamespaceOptions, Request, Shared};
 use crate::clock::random_unit;
@@ -33,6 +34,29 @@ pub struct NamespaceEngine {
     in_flight: Arc<Semaphore>,
 }
 
+/// How often dues are looked for where neither timers nor notifications say it: removals are paid for there too.
+const HOUSEKEEPING_SCAN: Duration = Duration::from_secs(60);
+
+/// A step's place among those in flight. It is given back when the step has ended, whoever still waits for it.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    _all: OwnedSemaphorePermit,
+    _own: OwnedSemaphorePermit,
+    gauge: IntGauge,
+}
+
+/// A wake-up on its way. If it is dropped before it is worked off, by whatever accident, it is put off.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    namespace: Arc<NamespaceEngine>,
+    id: MachineId,
+    /// See [`Next::told`].
+    pub(super) told: bool,
+    worked_off: bool,
+    /// The scheduler's bound on what is woken at once.
+    _permit: OwnedSemaphorePermit,
+}
+
 /// A machine as it is shown: one snapshot.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -45,9 +69,8 @@ pub struct View {
 
 impl NamespaceEngine {
     pub(super) fn start(options: NamespaceOptions, metrics: NamespaceMetrics, shared: Arc<Shared>) -> Arc<Self> {
-        let scan_interval = interval_of(&options).unwrap_or(Duration::ZERO);
         // Two intervals: what a scan just missed is held until the next one.
-        let horizon_ms = i64::try_from(scan_interval.as_millis() * 2).unwrap_or(i64::MAX);
+        let horizon_ms = i64::try_from(interval_of(&options).as_millis() * 2).unwrap_or(i64::MAX);
         let namespace = Arc::new(Self {
             name: Namespace::new(&options.name),
             metrics,
@@ -58,13 +81,11 @@ impl NamespaceEngine {
             options,
             shared: shared.clone(),
         });
-        if interval_of(&namespace.options).is_some() {
-            shared.tasks.spawn(namespace.clone().schedule_wakes());
-        }
+        shared.tasks.spawn(namespace.clone().schedule_wakes());
         namespace
     }
 
-    pub(super) fn scan_interval(&self) -> Option<Duration> {
+    pub(super) fn scan_interval(&self) -> Duration {
         interval_of(&self.options)
     }
 
@@ -90,13 +111,11 @@ impl NamespaceEngine {
         if self.shared.clock.now() >= deadline {
             return Err(EngineError::DeadlineReached);
         }
-        let _permits = self.admit()?;
+        let admitted = self.admit()?;
         let (reply, answer) = oneshot::channel();
-        self.send(&id, Message::Step(Box::new(Queued { impact, request, reply: Reply::new(reply) })))?;
-        self.metrics.in_flight.inc();
-        let answered = self.shared.clock.timeout_at(deadline, answer).await;
-        self.metrics.in_flight.dec();
-        match answered {
+        let queued = Queued { impact, request, reply: Reply::new(reply), admitted };
+        self.send(&id, Message::Step(Box::new(queued)))?;
+        match self.shared.clock.timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(EngineError::Killed),
             Err(_) => Err(EngineError::TimedOut),
@@ -144,7 +163,7 @@ impl NamespaceEngine {
         self.metrics.notification_created.inc();
         if self.options.notifications.is_some() {
             // If it can't be told now, the entry's own due is found by the next scan.
-            self.schedule.offer(&id, now);
+            self.schedule.wake_at(&id, now);
         }
         Ok(notification.id)
     }
@@ -164,16 +183,11 @@ impl NamespaceEngine {
         Some(Ok(View { record, events }))
     }
 
-    /// A scan found something due.
-    pub(super) fn offer(&self, id: &MachineId, due: i64) {
-        self.schedule.offer(id, due);
-    }
-
-    fn admit(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), EngineError> {
+    fn admit(&self) -> Result<Admitted, EngineError> {
         let all = self.shared.in_flight.clone().try_acquire_owned();
         let own = self.in_flight.clone().try_acquire_owned();
         match (all, own) {
-            (Ok(all), Ok(own)) => Ok((all, own)),
+            (Ok(all), Ok(own)) => Ok(Admitted::new(all, own, self.metrics.in_flight.clone())),
             _ => Err(self.overload(Bound::StepsInFlight)),
         }
     }
@@ -218,12 +232,12 @@ impl NamespaceEngine {
         let work = async {
             loop {
                 let Ok(permit) = running.clone().acquire_owned().await else { return };
-                let id = self.schedule.next().await;
+                let Next { id, told } = self.schedule.next().await;
                 self.metrics.task_created.inc();
-                if self.send(&id, Message::Wake { _permit: permit }).is_err() {
-                    self.metrics.task_error.inc();
-                    self.postpone(&id);
-                }
+                let namespace = self.clone();
+                let ticket = Ticket { namespace, id: id.clone(), told, worked_off: false, _permit: permit };
+                // A ticket that is refused is dropped, so put off.
+                let _ = self.send(&id, Message::Wake(Box::new(ticket)));
             }
         };
         tokio::select! {
@@ -233,12 +247,53 @@ impl NamespaceEngine {
     }
 
     /// Tries a wake-up again in a moment. The record stands as it is: nothing counts against the machine.
-    pub(super) fn postpone(&self, id: &MachineId) {
+    fn postpone(&self, id: &MachineId) {
+        self.metrics.task_error.inc();
         let delay = (POSTPONE_MS * (0.5 + random_unit())) as i64;
-        self.schedule.set(id, Some(self.shared.clock.now().saturating_add(delay)));
+        self.schedule.wake_at(id, self.shared.clock.now().saturating_add(delay));
     }
 }
 
-fn interval_of(options: &NamespaceOptions) -> Option<Duration> {
-    [options.timers, options.notifications].into_iter().flatten().map(|it| it.scan_interval).min()
+impl std::fmt::Debug for NamespaceEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("NamespaceEngine").field(&self.name).finish()
+    }
+}
+
+fn interval_of(options: &NamespaceOptions) -> Duration {
+    let intervals = [options.timers, options.notifications].into_iter().flatten().map(|it| it.scan_interval);
+    intervals.min().unwrap_or(HOUSEKEEPING_SCAN)
+}
+
+// === impl Admitted ===
+
+impl Admitted {
+    fn new(all: OwnedSemaphorePermit, own: OwnedSemaphorePermit, gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self { _all: all, _own: own, gauge }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    /// From here on the machine may be woken again.
+    pub(super) fn worked_off(mut self) {
+        self.worked_off = true;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.namespace.schedule.done(&self.id);
+        if !self.worked_off {
+            self.namespace.postpone(&self.id);
+        }
+    }
 }

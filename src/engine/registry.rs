@@ -101,11 +101,12 @@ impl Registry {
         self.shard(id).get(id).map(|handle| handle.cell.clone())
     }
 
-    /// Lets a worker go if nothing waits for it.
-    pub(super) fn leave(&self, id: &MachineId, queue: &mpsc::Receiver<Message>) -> bool {
+    /// Lets a worker go if nothing waits for it. `leaving` runs before another can take its place.
+    pub(super) fn leave(&self, id: &MachineId, queue: &mpsc::Receiver<Message>, leaving: impl FnOnce()) -> bool {
         let mut shard = self.shard(id);
         let idle = queue.is_empty();
         if idle {
+            leaving();
             shard.remove(id);
         }
         idle

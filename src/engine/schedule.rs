@@ -3,15 +3,15 @@
 //! The owner holds the near dues in memory; the store is scanned for the rest. What is held may be outdated: the worker
 //! checks the record before it acts, so waking too often is only work, and waking never is found by the next scan.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::machine::MachineId;
 
-/// Dues held in memory per namespace. What doesn't fit is found by a later scan.
+/// Dues of a kind held in memory per namespace. What doesn't fit is found by a later scan.
 const MOST_HELD: usize = 100_000;
 
 #[derive(Debug)]
@@ -23,13 +23,77 @@ pub struct Schedule {
     changed: Notify,
 }
 
+/// A machine that is due.
+#[derive(Debug)]
+pub struct Next {
+    pub id: MachineId,
+    /// Not its record's own due has woken it, so there may be more to it than the record says.
+    pub told: bool,
+}
+
 #[derive(Debug, Default)]
 struct Held {
-    later: BTreeSet<(i64, MachineId)>,
+    /// The records' own dues, as of their last commits.
+    own: Dues,
+    /// What else was told of: dues found by a scan, notifications accepted, wake-ups put off. A record's own due that
+    /// changes leaves these alone.
+    told: Dues,
+    /// Taken out and not worked off yet. True: told of again meanwhile.
+    ///
+    /// INVARIANT: a machine is woken once at a time, so one that is busy takes only one of the places for wake-ups.
+    awake: HashMap<MachineId, bool>,
+}
+
+/// At most one due for each machine, in their order.
+#[derive(Debug, Default)]
+struct Dues {
+    order: BTreeSet<(i64, MachineId)>,
     due_of: HashMap<MachineId, i64>,
-    /// Found due by a scan: they keep their place whatever their record's own due becomes.
-    ready: VecDeque<MachineId>,
-    in_ready: HashSet<MachineId>,
+}
+
+// === impl Dues ===
+
+impl Dues {
+    fn first(&self) -> Option<i64> {
+        self.order.first().map(|(due, _)| *due)
+    }
+
+    fn remove(&mut self, id: &MachineId) {
+        if let Some(before) = self.due_of.remove(id) {
+            self.order.remove(&(before, id.clone()));
+        }
+    }
+
+    fn pop(&mut self) -> Option<MachineId> {
+        let (_, id) = self.order.pop_first()?;
+        self.due_of.remove(&id);
+        Some(id)
+    }
+
+    /// The latest make room. True: it is the first of all now.
+    fn set(&mut self, id: &MachineId, due: i64) -> bool {
+        self.remove(id);
+        if self.order.len() >= MOST_HELD {
+            if self.order.last().is_some_and(|(latest, _)| *latest <= due) {
+                return false;
+            }
+            if let Some((_, evicted)) = self.order.pop_last() {
+                self.due_of.remove(&evicted);
+            }
+        }
+        let earliest = self.first().is_none_or(|first| due < first);
+        self.due_of.insert(id.clone(), due);
+        self.order.insert((due, id.clone()));
+        earliest
+    }
+
+    /// As `set`, but an earlier due stays.
+    fn bring_forward(&mut self, id: &MachineId, due: i64) -> bool {
+        match self.due_of.get(id) {
+            Some(before) if *before <= due => false,
+            _ => self.set(id, due),
+        }
+    }
 }
 
 // === impl Schedule ===
@@ -39,70 +103,84 @@ impl Schedule {
         Arc::new(Self { clock, horizon_ms, held: Mutex::default(), changed: Notify::new() })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn horizon(&self) -> i64 {
+        self.clock.now().saturating_add(self.horizon_ms)
     }
 
     /// The record's own due, as of its last commit.
     pub fn set(&self, id: &MachineId, due: Option<i64>) {
-        let near = due.filter(|due| *due <= self.clock.now().saturating_add(self.horizon_ms));
-        let mut held = self.lock();
-        if let Some(before) = held.due_of.remove(id) {
-            held.later.remove(&(before, id.clone()));
-        }
-        let Some(due) = near else { return };
-        if held.later.len() >= MOST_HELD {
-            match held.later.last() {
-                Some((latest, _)) if *latest <= due => return,
+        let horizon = self.horizon();
+        let earliest = {
+            let own = &mut self.lock().own;
+            match due {
+                Some(due) if due <= horizon => own.set(id, due),
                 _ => {
-                    if let Some((_, evicted)) = held.later.pop_last() {
-                        held.due_of.remove(&evicted);
-                    }
+                    own.remove(id);
+                    false
                 }
             }
-        }
-        let earliest = held.later.first().is_none_or(|(first, _)| due < *first);
-        held.due_of.insert(id.clone(), due);
-        held.later.insert((due, id.clone()));
-        drop(held);
+        };
         if earliest {
             self.changed.notify_one();
         }
     }
 
     /// What a scan of the store found. Never overrides what a commit said later.
-    pub fn offer(&self, id: &MachineId, due: i64) {
-        if due <= self.clock.now() {
+    pub fn found(&self, id: &MachineId, due: i64) {
+        let (now, horizon) = (self.clock.now(), self.horizon());
+        let earliest = {
             let mut held = self.lock();
-            if held.ready.len() < MOST_HELD && held.in_ready.insert(id.clone()) {
-                held.ready.push_back(id.clone());
-                drop(held);
-                self.changed.notify_one();
+            match held.own.due_of.get(id) {
+                Some(own) if *own == due => false,
+                _ if due <= now => held.told.bring_forward(id, due),
+                None if due <= horizon => held.own.set(id, due),
+                _ => false,
             }
-        } else if !self.lock().due_of.contains_key(id) {
-            self.set(id, Some(due));
+        };
+        if earliest {
+            self.changed.notify_one();
         }
     }
 
-    /// Waits for the next machine that is due, and takes it out.
-    pub async fn next(&self) -> MachineId {
+    /// Wakes a machine at `at`, whatever its record's own due is or becomes.
+    pub fn wake_at(&self, id: &MachineId, at: i64) {
+        if self.lock().told.bring_forward(id, at) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for the next machine that is due, and takes it out. It does not come again before [`Self::done`].
+    pub async fn next(&self) -> Next {
         loop {
             let changed = self.changed.notified();
             let wait_until = {
                 let mut held = self.lock();
                 let now = self.clock.now();
-                if let Some((due, _)) = held.later.first()
-                    && *due <= now
-                    && let Some((_, id)) = held.later.pop_first()
-                {
-                    held.due_of.remove(&id);
-                    return id;
+                loop {
+                    let (own, told) = (held.own.first(), held.told.first());
+                    let told = match (own, told) {
+                        (None, None) => break None,
+                        (Some(own), Some(told)) => told < own,
+                        (own, _) => own.is_none(),
+                    };
+                    let dues = if told { &mut held.told } else { &mut held.own };
+                    if let Some(due) = dues.first().filter(|due| *due > now) {
+                        break Some(due);
+                    }
+                    let Some(id) = dues.pop() else { break None };
+                    match held.awake.get_mut(&id) {
+                        // What the record itself wants is looked at when this wake-up ends.
+                        Some(again) => *again |= told,
+                        None => {
+                            held.awake.insert(id.clone(), false);
+                            return Next { id, told };
+                        }
+                    }
                 }
-                if let Some(id) = held.ready.pop_front() {
-                    held.in_ready.remove(&id);
-                    return id;
-                }
-                held.later.first().map(|(due, _)| *due)
             };
             match wait_until {
                 Some(due) => {
@@ -110,6 +188,18 @@ impl Schedule {
                 }
                 None => changed.await,
             }
+        }
+    }
+
+    /// A wake-up was worked off, or given up.
+    pub fn done(&self, id: &MachineId) {
+        let now = self.clock.now();
+        let earliest = {
+            let mut held = self.lock();
+            held.awake.remove(id) == Some(true) && held.told.bring_forward(id, now)
+        };
+        if earliest {
+            self.changed.notify_one();
         }
     }
 }

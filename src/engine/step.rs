@@ -4,21 +4,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Request;
 use super::cache::Cached;
 use super::error::EngineError;
 use super::worker::Worker;
+use super::{Request, Shared};
 use crate::clock::{random_bytes, random_unit};
 use crate::machine::{
-    self, CommitId, Dispatch, Impact, Notification, NotificationId, Outcome, Record, Refusal, RequestContext, Slice,
-    Stamp, Status, Success, slice,
+    self, CommitId, Dispatch, Impact, NotificationId, Outcome, Record, RequestContext, Slice, Stamp, Status, Success,
+    slice,
 };
 use crate::processor::{Ask, Question};
-use crate::storage::{Commit, Outcome as Committed};
+use crate::storage::{Commit, Outcome as Committed, StorageError};
 use crate::wire::{self, HistoryRange};
 
 /// Milliseconds beyond its deadline after which a processor that still has not answered is given up.
 const GUARD_MS: i64 = 3_000;
+
+/// How often a step is begun, conflicts included: so often its processor may be asked.
+const MOST_ROUNDS: usize = 2;
+
+/// Milliseconds between two puts of a commit of unknown result when the policy has no more delays.
+const LONGEST_WAIT_MS: i64 = 60_000;
 
 // === impl Worker: the step ===
 
@@ -28,7 +34,9 @@ impl Worker {
         if let Some(record) = self.cached(|cached| cached.record.clone()) {
             return Ok(record);
         }
-        match self.shared().storage.read(&self.key, None).await {
+        let loaded = self.shared().storage.read(&self.key, None).await;
+        self.loaded();
+        match loaded {
             Ok(loaded) => {
                 let record = loaded.map(|loaded| Arc::new(loaded.record));
                 self.change(|cell| *cell = Some(Cached::new(record.clone())));
@@ -42,68 +50,46 @@ impl Worker {
         }
     }
 
-    /// Works off an impact, from the top again for each conflict, until it is decided or the deadline has passed.
-    pub(super) async fn step(&mut self, impact: Impact, request: &Request) -> Result<Success, EngineError> {
-        loop {
+    /// Works off an impact, from the top again after a conflict, until it is decided or the deadline has passed.
+    pub(super) async fn step(&mut self, impact: &Impact, request: &Request) -> Result<Success, EngineError> {
+        for _ in 0..MOST_ROUNDS {
             let record = self.load().await?;
-            match machine::dispatch(record.as_deref(), &impact, self.shared().clock.now()) {
-                Dispatch::Answer(answer) => return Ok(answer?),
-                // Only notifications are discarded and parked, and they don't come this way.
-                Dispatch::Discard | Dispatch::Park => return Ok(Success::Done),
-                Dispatch::Decide => {
-                    if let Some(answer) = self.decide(record, &impact, request, None, &[]).await? {
-                        return Ok(answer);
-                    }
-                }
-                Dispatch::Ask => {
-                    let outcome = self.ask(record.as_ref(), &impact, request).await?;
-                    if let Some(answer) = self.decide(record, &impact, request, Some(outcome), &[]).await? {
-                        return Ok(answer);
-                    }
-                }
+            if let Some(answer) = self.once(record.as_ref(), impact, request, &[]).await? {
+                return Ok(answer);
             }
-            self.conflict(request)?;
+            self.conflict();
+            if self.shared().clock.now() >= request.deadline {
+                return Err(EngineError::TimedOut);
+            }
         }
+        Err(StorageError::Unavailable("other commits to this machine came between, time and again".to_owned()).into())
     }
 
-    /// Works off the oldest notification of those that wait.
-    pub(super) async fn notification(
+    /// One round: dispatch, ask, apply, commit. None: a conflict. `waiting` are the notifications that a failing one
+    /// holds back, itself included.
+    pub(super) async fn once(
         &mut self,
-        it: Notification,
-        waiting: Vec<NotificationId>,
+        record: Option<&Arc<Record>>,
+        impact: &Impact,
         request: &Request,
-    ) -> Result<(), EngineError> {
-        let id = it.id;
-        let impact = Impact::Notification(it);
-        loop {
-            let record = self.load().await?;
-            match machine::dispatch(record.as_deref(), &impact, self.shared().clock.now()) {
-                Dispatch::Discard => {
-                    self.shared().storage.settle_notifications(&self.key, &[id], &[]).await?;
-                    return Ok(());
-                }
-                Dispatch::Park => {
-                    self.shared().storage.settle_notifications(&self.key, &[], &waiting).await?;
-                    return Err(Refusal::MachineFailed.into());
-                }
-                Dispatch::Answer(_) | Dispatch::Decide => return Ok(()),
-                Dispatch::Ask => {
-                    let outcome = self.ask(record.as_ref(), &impact, request).await?;
-                    if self.decide(record, &impact, request, Some(outcome), &waiting).await?.is_some() {
-                        self.namespace.metrics.notification_success.inc();
-                        return Ok(());
-                    }
-                }
+        waiting: &[NotificationId],
+    ) -> Result<Option<Success>, EngineError> {
+        match machine::dispatch(record.map(|record| &**record), impact, self.shared().clock.now()) {
+            Dispatch::Answer(answer) => Ok(Some(answer?)),
+            // For notifications alone, and they are looked at before.
+            Dispatch::Discard | Dispatch::Park => Ok(Some(Success::Done)),
+            Dispatch::Decide => self.decide(record, impact, request, None, waiting).await,
+            Dispatch::Ask => {
+                let outcome = self.ask(record, impact, request).await?;
+                self.decide(record, impact, request, Some(outcome), waiting).await
             }
-            self.conflict(request)?;
         }
     }
 
-    /// Another commit stands where ours should: forget, and begin again while there is time.
-    fn conflict(&self, request: &Request) -> Result<(), EngineError> {
+    /// Another commit stands where ours should.
+    pub(super) fn conflict(&self) {
         self.namespace.metrics.conflicts.inc();
         self.forget();
-        if self.shared().clock.now() < request.deadline { Ok(()) } else { Err(EngineError::TimedOut) }
     }
 
     async fn ask(
@@ -176,7 +162,7 @@ impl Worker {
     /// Applies the rules and commits what they say. None: a conflict, to be dispatched again.
     async fn decide(
         &mut self,
-        record: Option<Arc<Record>>,
+        record: Option<&Arc<Record>>,
         impact: &Impact,
         request: &Request,
         outcome: Option<Outcome>,
@@ -190,12 +176,13 @@ impl Worker {
         let transient = matches!(outcome, Some(Outcome::Transient(_)));
         let context: &RequestContext = &request.context;
         let policy = &self.namespace.options.policy;
-        let decision = machine::apply(record.as_deref(), impact, context, outcome, policy, stamp);
+        let record = record.map(|record| &**record);
+        let decision = machine::apply(record, impact, context, outcome, policy, stamp);
         let Some(step) = decision.step else { return Ok(Some(decision.answer?)) };
         let next = step.record.map(Arc::new);
         let commit = Commit {
             key: self.key.clone(),
-            expect: record.as_ref().map(|record| record.commit),
+            expect: record.map(|record| record.commit),
             record: next.clone(),
             events: step.events.clone(),
             delete_notifications: step.handled.into_iter().collect(),
@@ -204,7 +191,7 @@ impl Worker {
         if !self.commit(commit, request.deadline).await? {
             return Ok(None);
         }
-        self.count(record.as_deref(), next.as_deref(), impact);
+        self.count(record, next.as_deref(), impact);
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| match next {
             Some(next) => cell.get_or_insert_default().advance(next, step.events, most),
@@ -218,28 +205,34 @@ impl Worker {
     /// INVARIANT: while the answer is unknown, no other step of this machine begins here: only the same bytes under the
     /// same commit id are put again, however long it takes.
     async fn commit(&self, commit: Commit, deadline: i64) -> Result<bool, EngineError> {
+        let Shared { storage, clock, stopping, .. } = self.shared();
         let mut attempt = 0;
+        let mut last = false;
         loop {
-            let outcome = self.shared().storage.commit(commit.clone()).await;
-            let (error, unknown) = match outcome {
+            let (error, unknown) = match storage.commit(commit.clone()).await {
                 Committed::Committed => return Ok(true),
                 Committed::Conflict => return Ok(false),
                 Committed::Refused(error) => (error, false),
                 Committed::Unknown(error) => (error, true),
             };
             let delay = self.namespace.options.storage_retries.delay(attempt, random_unit());
-            let wait = delay.and_then(|delay| i64::try_from(delay.as_millis()).ok()).unwrap_or(60_000);
-            let until = self.shared().clock.now().saturating_add(wait);
-            let give_up = !unknown && (delay.is_none() || until >= deadline);
-            if give_up || self.shared().stopping.is_cancelled() {
-                if unknown {
-                    self.forget();
-                    return Err(EngineError::Killed);
-                }
+            let wait = delay.and_then(|delay| i64::try_from(delay.as_millis()).ok()).unwrap_or(LONGEST_WAIT_MS);
+            let until = clock.now().saturating_add(wait);
+            if unknown && last {
+                // Nobody takes a step here any more: the next run reads what became of it.
+                self.forget();
+                return Err(EngineError::Killed);
+            }
+            let hopeless = delay.is_none() || until >= deadline || matches!(error, StorageError::Corrupt(_));
+            if !unknown && (last || hopeless) {
                 return Err(error.into());
             }
             tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, %error, unknown, attempt, "a commit is tried again");
-            self.shared().clock.sleep_until(until).await;
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => last = true,
+                () = clock.sleep_until(until) => {}
+            }
             attempt = attempt.saturating_add(1);
         }
     }

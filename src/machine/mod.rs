@@ -24,4 +24,4 @@ pub use record::{
     Debt, Head, KEPT_COMMITS, KEPT_NOTES, LONGEST_REASON, Phase, Record, RecordError, RequestContext, Status,
     StatusKind, TOMBSTONE_REST_MS, Timer, blank_aux_state, shown_timer,
 };
-pub use wake::{Wake, wake};
+pub use wake::{Wake, wake, wishes};

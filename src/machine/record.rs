@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::key::{CommitId, Epoch};
+use super::wake::wishes;
 use crate::wire::{Content, Direction, HistoryRange, Value, timestamp};
 
 /// How many commit ids a record remembers, its own included: a lost answer is recognised so far back.
@@ -179,21 +180,10 @@ impl Record {
         }
     }
 
-    /// When the record wants to be woken, never before 1970. A failed machine waits for its repair, but its debts don't.
+    /// When the record wants to be woken next, never before 1970.
     pub fn due(&self) -> Option<i64> {
-        let removal = match (&self.status, self.debts.is_empty()) {
-            (Status::Removed { at }, true) => Some(at.saturating_add(TOMBSTONE_REST_MS)),
-            (_, true) => None,
-            // Long past, so due at once.
-            (_, false) => Some(0),
-        };
-        let notifications = match &self.status {
-            Status::Working(_) => self.notifications_due,
-            Status::Failed { .. } | Status::Removed { .. } => None,
-        };
         // So a store may order dues as unsigned bytes, and the greatest number stays free for none.
-        let due = [self.timer_due(), notifications, removal].into_iter().flatten().min();
-        due.map(|due| due.clamp(0, NO_DUE - 1))
+        wishes(self).map(|(due, _)| due).min().map(|due| due.clamp(0, NO_DUE - 1))
     }
 
     pub fn exists(&self) -> bool {

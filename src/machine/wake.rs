@@ -1,8 +1,7 @@
-//! What a record that was woken has to do.
+//! What a record wants to be woken for, and when.
 
-use super::record::{Record, Status};
+use super::record::{Record, Status, TOMBSTONE_REST_MS};
 
-/// What is due, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
     /// Deletions are owed.
@@ -13,20 +12,23 @@ pub enum Wake {
     Forget,
 }
 
-/// What `record` is due for at `now` (unix milliseconds).
+/// All that `record` wants to be woken for, with its unix milliseconds. A failed machine waits for its repair, but its
+/// debts don't: they are due before everything.
+pub fn wishes(record: &Record) -> impl Iterator<Item = (i64, Wake)> {
+    let pay = (!record.debts.is_empty()).then_some((i64::MIN, Wake::Pay));
+    let forget = match &record.status {
+        Status::Removed { at } if pay.is_none() => Some((at.saturating_add(TOMBSTONE_REST_MS), Wake::Forget)),
+        _ => None,
+    };
+    let timeout = record.timer_due().map(|due| (due, Wake::Timeout));
+    let notifications = match &record.status {
+        Status::Working(_) => record.notifications_due.map(|due| (due, Wake::Notifications)),
+        Status::Failed { .. } | Status::Removed { .. } => None,
+    };
+    [pay, timeout, notifications, forget].into_iter().flatten()
+}
+
+/// What `record` is due for at `now` (unix milliseconds): what has been due for longest.
 pub fn wake(record: &Record, now: i64) -> Option<Wake> {
-    if !record.debts.is_empty() {
-        return Some(Wake::Pay);
-    }
-    let reached = |due: Option<i64>| due.is_some_and(|due| due <= now);
-    match &record.status {
-        Status::Removed { .. } => reached(record.due()).then_some(Wake::Forget),
-        Status::Failed { .. } => None,
-        Status::Working(_) => {
-            let timeout = reached(record.timer_due()).then_some((record.timer_due(), Wake::Timeout));
-            let notifications =
-                reached(record.notifications_due).then_some((record.notifications_due, Wake::Notifications));
-            [timeout, notifications].into_iter().flatten().min_by_key(|(due, _)| *due).map(|(_, wake)| wake)
-        }
-    }
+    wishes(record).filter(|(due, _)| *due <= now).min_by_key(|(due, _)| *due).map(|(_, wake)| wake)
 }

@@ -1,0 +1,138 @@
+//! The original's own API suite, played against the service: its clients and its processors notice no difference.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use compat_tests::configuration::{self, Storage};
+use compat_tests::node::{Message, Node};
+use compat_tests::recording::{Answer, Exchange, Recording};
+use compat_tests::replay::{Options, Replay, Report};
+use compat_tests::service_under_test::ServiceUnderTest;
+use machinegun::clock::Clock;
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings").join(name).with_extension("jsonl")
+}
+
+/// Plays `recording` against a service of its own, configured as `name` needs.
+async fn play(name: &str, recording: &Recording, storage: Storage, options: Options) -> Report {
+    let replay = Replay::prepare(recording, options, Clock::system()).await.unwrap();
+    let template = configuration::built_in(name).unwrap();
+    let service =
+        ServiceUnderTest::start(&configuration::fill(template, &replay.processor_url(), &storage)).await.unwrap();
+    let report = replay.play(&service.url()).await;
+    service.stop().await.unwrap();
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_originals_suite_agrees_on_memory() {
+    let recording = Recording::read(&file("mg_woody")).unwrap();
+    let report = play("mg_woody", &recording, Storage::Memory, Options::default()).await;
+    assert!(report.agrees(), "{report}");
+    assert_eq!(report.agreeing(), 344);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_originals_suite_agrees_on_the_embedded_store() {
+    let recording = Recording::read(&file("mg_woody")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let storage = Storage::Embedded(directory.path().to_owned());
+    let report = play("mg_woody", &recording, storage, Options::default()).await;
+    assert!(report.agrees(), "{report}");
+    assert_eq!(report.agreeing(), 344);
+}
+
+/// The exchanges of one machine, with one of them changed, against the real service.
+async fn play_changed(seqs: &[u64], seq: u64, change: impl FnOnce(&mut Exchange)) -> Report {
+    let mut recording = Recording::read(&file("mg_woody")).unwrap().only(seqs);
+    change(recording.exchanges.iter_mut().find(|exchange| exchange.seq == seq).unwrap());
+    let options = Options { stop_at_first: true, ..Options::default() };
+    play("mg_woody", &recording, Storage::Memory, options).await
+}
+
+fn change_body(body: &mut bytes::Bytes, path: &[i16], value: Option<Node>) {
+    let mut message = Message::decode(body).unwrap();
+    let (last, parents) = path.split_last().unwrap();
+    let parent = parents.iter().fold(&mut message.body, |node, id| match node {
+        Node::Struct(fields) => fields.get_mut(id).unwrap(),
+        other => other,
+    });
+    if let Node::Struct(fields) = parent {
+        match value {
+            Some(value) => fields.insert(*last, value),
+            None => fields.remove(last),
+        };
+    }
+    *body = message.encode().into();
+}
+
+fn change_reply(exchange: &mut Exchange, path: &[i16], value: Option<Node>) {
+    if let Answer::Reply(reply) = &mut exchange.answer {
+        change_body(&mut reply.body, path, value);
+    }
+}
+
+const NOTIFIED: &[u64] = &[5, 6, 9, 10, 12, 13, 14, 15];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_machines_exchanges_agree_by_themselves() {
+    let report = play_changed(NOTIFIED, 5, |_| {}).await;
+    assert!(report.agrees(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_processor_says_reaches_the_clients() {
+    // The processor answers a call otherwise, so the client gets, and the machine holds, something else.
+    let report =
+        play_changed(NOTIFIED, 10, |it| change_reply(it, &[0, 1, 6], Some(Node::Bytes(b"other".to_vec())))).await;
+    assert_eq!(report.differences[0].seq, Some(9), "{report}");
+    let report = play_changed(NOTIFIED, 10, |it| change_reply(it, &[0, 2, 3, 1], Some(Node::I32(43)))).await;
+    assert_eq!(report.differences[0].seq, Some(12), "{report}");
+    let report = play_changed(NOTIFIED, 14, |it| change_reply(it, &[0, 1, 4], None)).await;
+    assert_eq!(report.differences[0].seq, Some(15), "a notification's event: {report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_asks_is_compared() {
+    let report =
+        play_changed(NOTIFIED, 10, |it| change_body(&mut it.request.body, &[1, 1, 6], Some(Node::Bytes(vec![])))).await;
+    assert_eq!(report.differences[0].seq, Some(10), "{report}");
+    let report = play_changed(NOTIFIED, 6, |it| drop(it.request.headers.remove("woody.deadline"))).await;
+    assert_eq!(report.differences[0].field, "woody.deadline", "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_that_should_have_been_unset_is_noticed() {
+    let unset: &[u64] = &[329, 330, 332, 333, 334, 335];
+    let report = play_changed(unset, 335, |_| {}).await;
+    assert!(report.agrees(), "{report}");
+    let report = play_changed(unset, 335, |it| change_reply(it, &[0, 3, 3], None)).await;
+    assert_eq!((report.differences[0].seq, report.differences.len()), (None, 1), "{report}");
+}
+
+fn command(file: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_compat-tests")).arg("replay").arg(file).output().unwrap()
+}
+
+#[test]
+fn the_command_says_what_differs_and_fails() {
+    let recorded = std::fs::read_to_string(file("mg_woody")).unwrap();
+    let mut lines = recorded.lines().filter(|line| !line.contains("outbound"));
+    let first = lines.next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mg_woody.jsonl");
+
+    std::fs::write(&path, first).unwrap();
+    let output = command(&path);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "mg_woody: 1 of 1 exchanges agree\n");
+    assert!(output.status.success());
+
+    std::fs::write(&path, first.replace("\"woody.error-reason\": \"N", "\"woody.error-reason\": \"Another N")).unwrap();
+    let output = command(&path);
+    let expected = "seq 1, inbound Start incorrect_NS/a1agTb7Acg7WKTjcMZ61AgNd8mW\n    field     woody.error-reason\n    \
+                    expected  Another NamespaceNotFound\n    got       NamespaceNotFound\n\n\
+                    mg_woody: 0 of 1 exchanges agree\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert_eq!(output.status.code(), Some(1));
+}
