@@ -145,7 +145,10 @@ struct Body {
     notifications_due: Option<i64>,
     handled: Vec<i64>,
     debts: Vec<Debt>,
+    // Records from before there were sinks end here.
+    #[serde(default)]
     unsent: Vec<Unsent>,
+    #[serde(default)]
     outbox_due: Option<i64>,
 }
 

@@ -24,9 +24,11 @@ pub mod concurrency;
 pub mod dues;
 pub mod durable;
 pub mod events;
+pub mod ledgers;
 pub mod names;
 pub mod notifications;
 pub mod sample;
+pub mod tags;
 
 /// One store under test: where it is kept, and how it is opened.
 #[async_trait]
@@ -73,6 +75,9 @@ macro_rules! storage_contract {
                 a_deleted_epoch_is_gone_and_nothing_else,
                 deleting_an_epoch_stops_at_the_last_event,
                 a_replaced_event_is_read_as_replaced,
+                events_are_replaced_while_others_are_appended,
+                replacing_what_is_not_stored_is_refused_whole,
+                a_replacement_is_conditional_and_recognised,
                 an_event_of_a_megabyte_is_read_back,
                 thousands_of_events_are_read_back_and_deleted,
             }
@@ -105,11 +110,46 @@ macro_rules! storage_contract {
                 names_that_run_together_do_not_mix,
                 an_id_that_begins_like_another_does_not_mix,
             }
+            tags::{
+                a_tag_finds_the_machine_that_claimed_it,
+                a_tag_of_another_machine_is_taken_and_nothing_is_written,
+                a_machine_claims_its_own_tag_again,
+                a_tag_outlives_its_machine_until_another_claims_it,
+                tags_of_namespaces_do_not_mix,
+                a_conflict_claims_no_tag,
+                a_claim_put_again_is_committed,
+                a_tag_may_be_any_bytes_up_to_the_longest,
+                of_two_machines_that_race_for_a_tag_one_wins,
+            }
             concurrency::{
                 of_many_commits_over_one_record_one_wins,
                 commits_of_many_machines_all_succeed,
                 a_reader_never_sees_a_record_without_its_events,
                 one_commit_put_many_times_at_once_is_committed_once,
+            }
+        }
+    };
+}
+
+/// A module of tests: the promises of a storage that has ledgers.
+#[macro_export]
+macro_rules! ledger_contract {
+    ($name:ident, $make:expr) => {
+        $crate::contract_tests! { $name, $make;
+            ledgers::{
+                a_ledger_never_written_is_empty,
+                events_are_entered_in_the_order_of_their_commits,
+                entries_are_cut_as_asked,
+                blocks_are_paged_behind_an_entry,
+                a_commit_put_again_enters_nothing_more,
+                what_is_not_committed_is_not_entered,
+                a_commit_without_events_enters_nothing,
+                a_commit_is_entered_in_each_of_its_ledgers_once,
+                replaced_events_keep_their_entries,
+                removed_machines_keep_their_entries,
+                names_of_ledgers_do_not_mix,
+                large_blocks_are_verified_in_pages,
+                many_namespaces_share_one_ledger,
             }
         }
     };
@@ -124,6 +164,8 @@ macro_rules! durable_storage_contract {
                 everything_is_there_after_reopening,
                 a_commit_is_recognised_after_reopening,
                 deletions_stay_deleted_after_reopening,
+                tags_are_kept_after_reopening,
+                ledgers_go_on_after_reopening,
                 a_closed_store_refuses,
                 what_was_under_way_at_closing_is_kept_if_it_was_acknowledged,
             }

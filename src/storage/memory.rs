@@ -1,15 +1,18 @@
 //! Machines in memory: for tests and benches. Nothing survives.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Commit, Due, Loaded, Outcome, Storage, StorageError};
-use crate::machine::{CommitId, Epoch, MachineKey, Notification, NotificationId, Record, slice};
+use super::ledger::{Block, Head, Unnumbered};
+use super::{Commit, Due, LONGEST_TAG, Ledger, Loaded, Outcome, Storage, StorageError};
+use crate::machine::{
+    CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, slice,
+};
 use crate::wire::HistoryRange;
 
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ struct State {
     records: HashMap<MachineKey, Record>,
     events: HashMap<(MachineKey, Epoch), BTreeMap<i64, Bytes>>,
     notifications: BTreeMap<(MachineKey, NotificationId), Notification>,
+    tags: HashMap<(Namespace, Bytes), MachineId>,
+    ledgers: HashMap<String, Vec<Block>>,
     dues: BTreeMap<Place, MachineKey>,
     /// Where the due of a record stands (without an id), or of an entry that is not parked.
     places: HashMap<(MachineKey, Option<NotificationId>), Place>,
@@ -57,6 +62,28 @@ impl State {
         }
         match &commit.record {
             Some(record) => {
+                // INVARIANT: all refusals come before the first change.
+                let epoch = (key.clone(), record.epoch);
+                let stored = |id| self.events.get(&epoch).is_some_and(|events| events.contains_key(id));
+                if let Some((id, _)) = commit.replaced_events.iter().find(|(id, _)| !stored(id)) {
+                    return Outcome::Refused(missing(key, *id));
+                }
+                if let Some(tag) = &commit.tag {
+                    if tag.len() > LONGEST_TAG {
+                        return Outcome::Refused(StorageError::Unavailable("a tag is too long".to_owned()));
+                    }
+                    if self.is_taken(tag, key) {
+                        return Outcome::TagTaken;
+                    }
+                    self.tags.insert((key.ns.clone(), tag.clone()), key.id.clone());
+                }
+                for sink in commit.ledgers.iter().filter(|_| !commit.events.is_empty()).collect::<BTreeSet<_>>() {
+                    let blocks = self.ledgers.entry(sink.clone()).or_default();
+                    blocks.push(Unnumbered::new(key, &commit.events).behind(head(blocks)));
+                }
+                if !commit.replaced_events.is_empty() {
+                    self.events.entry(epoch).or_default().extend(commit.replaced_events.iter().cloned());
+                }
                 if !commit.events.is_empty() {
                     let first = record.last_event - commit.events.len() as i64 + 1;
                     let events = self.events.entry((key.clone(), record.epoch)).or_default();
@@ -72,6 +99,13 @@ impl State {
         }
         self.settle(key, &commit.delete_notifications, &commit.park_notifications);
         Outcome::Committed
+    }
+
+    /// Whether another machine holds the tag, and exists.
+    fn is_taken(&self, tag: &Bytes, by: &MachineKey) -> bool {
+        let holder = self.tags.get(&(by.ns.clone(), tag.clone())).filter(|holder| **holder != by.id);
+        let holder = holder.map(|id| MachineKey { ns: by.ns.clone(), id: id.clone() });
+        holder.and_then(|holder| self.records.get(&holder)).is_some_and(Record::exists)
     }
 
     fn set_due(&mut self, key: &MachineKey, entry: Option<NotificationId>, due: Option<i64>) {
@@ -103,10 +137,17 @@ impl State {
         if first > last {
             return Ok(Vec::new());
         }
-        let missing = |id| StorageError::Corrupt(format!("event {id} of {key:?} is missing"));
-        let events = self.events.get(&(key.clone(), epoch)).ok_or_else(|| missing(first))?;
-        (first..=last).map(|id| events.get(&id).cloned().ok_or_else(|| missing(id))).collect()
+        let events = self.events.get(&(key.clone(), epoch)).ok_or_else(|| missing(key, first))?;
+        (first..=last).map(|id| events.get(&id).cloned().ok_or_else(|| missing(key, id))).collect()
     }
+}
+
+fn missing(key: &MachineKey, event: i64) -> StorageError {
+    StorageError::Corrupt(format!("event {event} of {key:?} is missing"))
+}
+
+fn head(blocks: &[Block]) -> Head {
+    blocks.last().map_or(Head::EMPTY, Block::head)
 }
 
 fn remembers(record: &Record, commit: CommitId) -> bool {
@@ -180,11 +221,49 @@ impl Storage for Memory {
         Ok(())
     }
 
+    async fn tagged(&self, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError> {
+        Ok(self.lock().tags.get(&(ns.clone(), Bytes::copy_from_slice(tag))).cloned())
+    }
+
+    fn ledger(&self) -> Option<&dyn Ledger> {
+        Some(self)
+    }
+
     async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
         let state = self.lock();
         let from = after.map_or(Ok(Bound::Unbounded), |cursor| place(cursor).map(Bound::Excluded))?;
         let due = state.dues.range((from, Bound::Unbounded)).take_while(|((at, _), _)| *at <= until).take(limit);
         Ok(due.map(|(place, key)| Due { at: place.0, key: key.clone(), cursor: cursor(*place) }).collect())
+    }
+}
+
+#[async_trait]
+impl Ledger for Memory {
+    async fn head(&self, sink: &str) -> Result<Head, StorageError> {
+        Ok(self.lock().ledgers.get(sink).map_or(Head::EMPTY, |blocks| head(blocks)))
+    }
+
+    async fn entries(&self, sink: &str, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
+        if first > last {
+            return Ok(Vec::new());
+        }
+        let missing = |id| StorageError::Corrupt(format!("entry {id} of ledger {sink} is missing"));
+        let state = self.lock();
+        let blocks = state.ledgers.get(sink).map_or(&[][..], Vec::as_slice);
+        if first < 1 || head(blocks).last < last {
+            return Err(missing(if first < 1 { first } else { head(blocks).last + 1 }));
+        }
+        let from = blocks.partition_point(|block| block.head().last < first);
+        let entries = blocks[from..].iter().flat_map(|block| block.entries.iter().zip(block.first..));
+        let wanted = entries.skip_while(|(_, id)| *id < first).take_while(|(_, id)| *id <= last);
+        Ok(wanted.map(|(entry, _)| entry.clone()).collect())
+    }
+
+    async fn blocks(&self, sink: &str, after: i64, limit: usize) -> Result<Vec<Block>, StorageError> {
+        let state = self.lock();
+        let blocks = state.ledgers.get(sink).map_or(&[][..], Vec::as_slice);
+        let from = blocks.partition_point(|block| block.head().last <= after);
+        Ok(blocks[from..].iter().take(limit).cloned().collect())
     }
 }
 
@@ -207,4 +286,5 @@ mod tests {
     }
 
     crate::storage_contract!(memory, || Fresh);
+    crate::ledger_contract!(memory_ledger, || Fresh);
 }

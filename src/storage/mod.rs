@@ -17,13 +17,17 @@ pub mod memory;
 
 pub use ledger::Ledger;
 
+/// The longest tag that every store keeps, in bytes: as long as an id. A commit with a longer one is refused.
+pub const LONGEST_TAG: usize = MachineId::LONGEST;
+
 /// One step's atomic write, conditional on the commit that it was made from.
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub key: MachineKey,
     /// The commit that must stand there now; none: no record at all.
     pub expect: Option<CommitId>,
-    /// The record to put, under a commit id of its own; none: the record goes (a tombstone that has rested).
+    /// The record to put, under a commit id of its own; none: the record goes (a tombstone that has rested), and events,
+    /// tag and ledgers have no meaning.
     pub record: Option<Arc<Record>>,
     /// New events of the record's epoch, wire encoded, with consecutive ids that end at its `last_event`.
     pub events: Vec<Bytes>,
@@ -31,11 +35,13 @@ pub struct Commit {
     pub delete_notifications: Vec<NotificationId>,
     /// Notifications for whose waiting the record's due stands from now on: their entries lose their own.
     pub park_notifications: Vec<NotificationId>,
-    /// Stored events of the record's epoch that get other bytes: id, wire encoding.
+    /// Stored events of the record's epoch that get other bytes: id, wire encoding. One that is not stored is corruption:
+    /// the commit is refused. Ledgers keep what they have.
     pub replaced_events: Vec<(i64, Bytes)>,
-    /// A tag that the machine claims in its namespace.
+    /// A tag that the machine claims in its namespace: free, its own already, or of a machine that exists no more.
     pub tag: Option<Bytes>,
-    /// The ledgers that the new events are entered in, by name.
+    /// The ledgers that the new events are entered in, by name: all in this write, or none. Only where the store has
+    /// ledgers ([`Storage::ledger`]).
     pub ledgers: Vec<String>,
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Subject;
+use super::ledgers::{all_entries, entered, verified, wire_events};
 use super::sample::{Sample, committed, due_times, entry_ids, events, put, read};
+use super::tags::{claim, holder};
 use crate::machine::KEPT_COMMITS;
 use crate::storage::{Outcome, StorageError};
 
@@ -63,6 +65,38 @@ pub async fn deletions_stay_deleted_after_reopening(subject: Arc<impl Subject>) 
     assert_eq!(entry_ids(&*store, &sample.key).await, Vec::<i64>::new());
     assert_eq!(due_times(&*store).await, Vec::<i64>::new());
     assert!(store.events(&sample.key, epoch, 1, 1).await.is_err());
+}
+
+pub async fn tags_are_kept_after_reopening(subject: Arc<impl Subject>) {
+    let store = subject.open().await;
+    let (mut first, mut second) = (Sample::new("one"), Sample::new("two"));
+    committed(&*store, claim(&mut first, b"tag")).await;
+    store.close().await;
+    let store = subject.open().await;
+    assert_eq!(holder(&*store, &first, b"tag").await, Some(first.key.id.clone()));
+    assert_eq!(store.commit(claim(&mut second, b"tag")).await, Outcome::TagTaken);
+}
+
+/// Where the store has ledgers.
+pub async fn ledgers_go_on_after_reopening(subject: Arc<impl Subject>) {
+    let mut sample = Sample::new("one");
+    for step in 1..=4 {
+        let store = subject.open().await;
+        let Some(ledger) = store.ledger() else { return };
+        let before = verified(ledger, "all").await;
+        assert_eq!(before.last, (step - 1) * 2);
+        for id in [step * 2 - 1, step * 2] {
+            committed(&*store, entered(&mut sample, &wire_events(id..=id), &["all"])).await;
+        }
+        store.close().await;
+    }
+    let store = subject.open().await;
+    let Some(ledger) = store.ledger() else { return };
+    assert_eq!(verified(ledger, "all").await.last, 8);
+    let events: Vec<_> = all_entries(ledger, "all").await.into_iter().map(|entry| entry.event).collect();
+    assert_eq!(events, wire_events(1..=8));
+    store.close().await;
+    assert!(ledger.head("all").await.is_err());
 }
 
 pub async fn a_closed_store_refuses(subject: Arc<impl Subject>) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Subject;
 use super::sample::{Sample, committed, entry_ids, events, everything, put, read};
 use crate::machine::CommitId;
-use crate::storage::Storage;
+use crate::storage::{Commit, Outcome, Storage, StorageError};
 use crate::wire::{Direction, HistoryRange};
 
 pub async fn ranges_are_cut_as_asked(subject: Arc<impl Subject>) {
@@ -142,13 +142,68 @@ pub async fn deleting_an_epoch_stops_at_the_last_event(subject: Arc<impl Subject
     assert_eq!(store.events(&sample.key, sample.epoch(), 4, 5).await, Ok(events(4..=5)));
 }
 
+fn replacements(ids: std::ops::RangeInclusive<i64>) -> Vec<(i64, Bytes)> {
+    ids.clone().zip(events(ids.start() + 20..=ids.end() + 20)).collect()
+}
+
 /// As Modernize does: the same ids under the same epoch, with other bytes.
 pub async fn a_replaced_event_is_read_as_replaced(subject: Arc<impl Subject>) {
     let store = subject.open().await;
     let mut sample = Sample::new("one");
     sample.commit_step(&*store, &events(1..=3), None).await;
-    committed(&*store, sample.step_with(&events(21..=23), |record| record.last_event = 3)).await;
+    let replaced_events = replacements(1..=3);
+    committed(&*store, Commit { replaced_events, ..sample.step(&[], Some(4)) }).await;
     sample.assert_stands(&*store, &events(21..=23)).await;
+    // Any order, and some of them.
+    let replaced_events = vec![(3, events(3..=3)[0].clone()), (1, events(1..=1)[0].clone())];
+    committed(&*store, Commit { replaced_events, ..sample.step(&[], None) }).await;
+    sample.assert_stands(&*store, &[events(1..=1), events(22..=22), events(3..=3)].concat()).await;
+}
+
+pub async fn events_are_replaced_while_others_are_appended(subject: Arc<impl Subject>) {
+    let store = subject.open().await;
+    let mut sample = Sample::new("one");
+    sample.commit_step(&*store, &events(1..=3), None).await;
+    let replaced_events = replacements(2..=2);
+    committed(&*store, Commit { replaced_events, ..sample.step(&events(4..=5), None) }).await;
+    sample.assert_stands(&*store, &[events(1..=1), events(22..=22), events(3..=5)].concat()).await;
+}
+
+pub async fn replacing_what_is_not_stored_is_refused_whole(subject: Arc<impl Subject>) {
+    let store = subject.open().await;
+    let mut sample = Sample::new("one");
+    sample.commit_step(&*store, &events(1..=3), Some(5)).await;
+    // Never written, written by this very commit, of an earlier machine.
+    for replaced_events in [replacements(1..=4), replacements(3..=5), replacements(0..=1)] {
+        let mut ahead = sample.clone().seeded(3);
+        let commit = Commit { replaced_events, tag: Some("tag".into()), ..ahead.step(&events(4..=5), Some(7)) };
+        let outcome = store.commit(commit).await;
+        assert!(matches!(outcome, Outcome::Refused(StorageError::Corrupt(_))), "{outcome:?}");
+        sample.assert_stands(&*store, &events(1..=3)).await;
+        assert_eq!(super::sample::due_times(&*store).await, vec![5]);
+        assert_eq!(store.tagged(&sample.key.ns, b"tag").await, Ok(None));
+    }
+    committed(&*store, sample.removal(7)).await;
+    let old = sample.epoch();
+    sample.commit_step(&*store, &events(11..=11), None).await;
+    let commit = Commit { replaced_events: replacements(2..=2), ..sample.clone().step(&[], None) };
+    assert!(matches!(store.commit(commit).await, Outcome::Refused(_)));
+    assert_eq!(store.events(&sample.key, old, 1, 3).await, Ok(events(1..=3)));
+}
+
+pub async fn a_replacement_is_conditional_and_recognised(subject: Arc<impl Subject>) {
+    let store = subject.open().await;
+    let mut sample = Sample::new("one");
+    sample.commit_step(&*store, &events(1..=2), None).await;
+    let mut late = sample.clone().seeded(5);
+    let first = Commit { replaced_events: replacements(1..=1), ..sample.step(&[], None) };
+    committed(&*store, first.clone()).await;
+    let late = Commit { replaced_events: replacements(1..=2), ..late.step(&[], None) };
+    assert_eq!(store.commit(late).await, Outcome::Conflict);
+    let replaced_events = vec![(1, Bytes::from_static(b"newer"))];
+    committed(&*store, Commit { replaced_events, ..sample.step(&[], None) }).await;
+    committed(&*store, first).await;
+    sample.assert_stands(&*store, &[Bytes::from_static(b"newer"), events(2..=2)[0].clone()]).await;
 }
 
 pub async fn an_event_of_a_megabyte_is_read_back(subject: Arc<impl Subject>) {

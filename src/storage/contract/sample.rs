@@ -100,6 +100,9 @@ impl Sample {
             events: Vec::new(),
             delete_notifications: Vec::new(),
             park_notifications: Vec::new(),
+            replaced_events: Vec::new(),
+            tag: None,
+            ledgers: Vec::new(),
         }
     }
 
@@ -156,6 +159,8 @@ fn new_record(commit: CommitId, over: Option<&Record>) -> Record {
         notifications_due: None,
         handled: Vec::new(),
         debts: Vec::new(),
+        unsent: Vec::new(),
+        outbox_due: None,
     }
 }
 

@@ -12,6 +12,10 @@ pub enum Table {
     Events,
     Notifications,
     Dues,
+    Tags,
+    LedgerHeads,
+    LedgerBlocks,
+    LedgerEntries,
 }
 
 /// INVARIANT: each key stands at most once in the batch that is written. fjall gives a batch one sequence number, so of
@@ -19,7 +23,7 @@ pub enum Table {
 pub struct Draft<'e> {
     engine: &'e Engine,
     /// By table; none: the key goes.
-    changes: [HashMap<UserKey, Option<UserValue>>; 4],
+    changes: [HashMap<UserKey, Option<UserValue>>; Table::ALL.len()],
     bytes: usize,
 }
 
@@ -36,6 +40,14 @@ impl<'e> Draft<'e> {
             return Ok(change.clone());
         }
         table.keyspace(self.engine).get(key)
+    }
+
+    /// Whether anything will stand there.
+    pub fn contains(&self, table: Table, key: &UserKey) -> fjall::Result<bool> {
+        match self.changes[table as usize].get(key) {
+            Some(change) => Ok(change.is_some()),
+            None => table.keyspace(self.engine).contains_key(key),
+        }
     }
 
     pub fn put(&mut self, table: Table, key: UserKey, value: UserValue) {
@@ -81,7 +93,17 @@ impl<'e> Draft<'e> {
 // === impl Table ===
 
 impl Table {
-    const ALL: [Self; 4] = [Self::Machines, Self::Events, Self::Notifications, Self::Dues];
+    /// In the order of their declaration.
+    const ALL: [Self; 8] = [
+        Self::Machines,
+        Self::Events,
+        Self::Notifications,
+        Self::Dues,
+        Self::Tags,
+        Self::LedgerHeads,
+        Self::LedgerBlocks,
+        Self::LedgerEntries,
+    ];
 
     fn keyspace(self, engine: &Engine) -> &fjall::Keyspace {
         match self {
@@ -89,6 +111,10 @@ impl Table {
             Self::Events => &engine.events,
             Self::Notifications => &engine.notifications,
             Self::Dues => &engine.dues,
+            Self::Tags => &engine.tags,
+            Self::LedgerHeads => &engine.ledger_heads,
+            Self::LedgerBlocks => &engine.ledger_blocks,
+            Self::LedgerEntries => &engine.ledger_entries,
         }
     }
 }

@@ -13,8 +13,15 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use super::{EmbeddedOptions, journal};
 use crate::storage::StorageError;
 
-/// The version of keys and keyspaces as a whole; values carry their own.
-pub const FORMAT: u8 = 1;
+/// The version of keys and keyspaces as a whole; values carry their own. Format 1 had no tags and no ledgers: it is taken
+/// up by making their keyspaces.
+pub const FORMAT: u8 = 2;
+
+const FORMAT_WITHOUT_LEDGERS: u8 = 1;
+
+/// Tables of a complete database, the engine's own and that of the format included.
+const TABLES: usize = 10;
+const TABLES_WITHOUT_LEDGERS: usize = 6;
 
 const FORMAT_KEY: &str = "format";
 const FJALL_MARKER: &str = "version";
@@ -26,6 +33,8 @@ pub enum OpenError {
     Locked(PathBuf),
     #[error("storage folder {} is not a folder", .0.display())]
     NotAFolder(PathBuf),
+    #[error("storage folder {} holds no store", .0.display())]
+    NoStore(PathBuf),
     #[error("storage folder {} can't be written: {error}", .path.display())]
     NotWritable { path: PathBuf, error: io::Error },
     #[error("storage folder {} has format {found}, this release reads format {FORMAT}: use the release that wrote it, or a newer one", .path.display())]
@@ -47,6 +56,14 @@ pub struct Engine {
     pub notifications: Keyspace,
     /// `time kind notification-id ns id` -> nothing more
     pub dues: Keyspace,
+    /// `ns tag` -> machine id
+    pub tags: Keyspace,
+    /// `sink` -> last id, hash
+    pub ledger_heads: Keyspace,
+    /// `sink last-id` -> first id, hash, digests
+    pub ledger_blocks: Keyspace,
+    /// `sink id` -> entry
+    pub ledger_entries: Keyspace,
 }
 
 /// Holds the folder. Dropped after the engine.
@@ -59,9 +76,12 @@ pub struct FolderLock {
 
 impl Engine {
     pub fn open(options: &EmbeddedOptions) -> Result<(Self, FolderLock), OpenError> {
-        let lock = FolderLock::take(&options.path)?;
         let (data, unfinished) = (options.path.join("data"), options.path.join("data.new"));
         let failed = |error: io::Error| OpenError::NotWritable { path: options.path.clone(), error };
+        if !options.create && !data.try_exists().map_err(failed)? {
+            return Err(OpenError::NoStore(options.path.clone()));
+        }
+        let lock = FolderLock::take(&options.path)?;
         if !data.try_exists().map_err(failed)? {
             if unfinished.try_exists().map_err(failed)? {
                 // Nothing was ever acknowledged from here: it was not yet in its place.
@@ -90,16 +110,43 @@ impl Engine {
 
     fn open_at(options: &EmbeddedOptions, data: &Path) -> Result<Self, OpenError> {
         let refused = |error: fjall::Error| open_error(&options.path, error);
+        // IMPORTANT: counted before fjall opens the folder, which makes what it misses.
+        let tables = tables(data).unwrap_or(0);
         let db = Database::builder(data).cache_size(options.cache_size).open().map_err(refused)?;
-        check_format(&db, &options.path)?;
+        let found = check_format(&db, &options.path)?;
+        if found == Some(FORMAT) && tables < TABLES {
+            let detail = "data/keyspaces/* is missing".to_owned();
+            return Err(OpenError::Corrupt { path: options.path.clone(), detail });
+        }
         let keyspace = |name| {
             db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_size))
                 .map_err(refused)
         };
-        let [machines, events, notifications, dues] =
-            [keyspace("machines")?, keyspace("events")?, keyspace("notifications")?, keyspace("dues")?];
-        Ok(Self { db, machines, events, notifications, dues })
+        let engine = Self {
+            machines: keyspace("machines")?,
+            events: keyspace("events")?,
+            notifications: keyspace("notifications")?,
+            dues: keyspace("dues")?,
+            tags: keyspace("tags")?,
+            ledger_heads: keyspace("ledger_heads")?,
+            ledger_blocks: keyspace("ledger_blocks")?,
+            ledger_entries: keyspace("ledger_entries")?,
+            db,
+        };
+        if found == Some(FORMAT_WITHOUT_LEDGERS) {
+            // IMPORTANT: noted when all keyspaces are there: until then it can be begun again.
+            note_format(&engine.db).map_err(refused)?;
+        }
+        Ok(engine)
     }
+}
+
+fn tables(data: &Path) -> io::Result<usize> {
+    let mut tables = 0;
+    for table in std::fs::read_dir(data.join("keyspaces"))? {
+        tables += usize::from(table?.path().is_dir());
+    }
+    Ok(tables)
 }
 
 /// What a complete database would have. fjall takes what is missing for what was never made: it begins anew, and deletes
@@ -110,16 +157,14 @@ fn missing_part(data: &Path) -> io::Result<Option<&'static str>> {
     if !data.join(FJALL_MARKER).try_exists()? {
         return Ok(Some(FJALL_MARKER));
     }
-    let mut tables = 0;
     for table in std::fs::read_dir(data.join("keyspaces"))? {
         let table = table?.path();
         if table.is_dir() && !table.join("current").try_exists()? {
             return Ok(Some("keyspaces/*/current"));
         }
-        tables += usize::from(table.is_dir());
     }
-    // The engine's own, ours for the format, and four of machines.
-    if tables < 6 {
+    // Which format it is, only an opened database tells.
+    if tables(data)? < TABLES_WITHOUT_LEDGERS {
         return Ok(Some("keyspaces/*"));
     }
     for file in std::fs::read_dir(data)? {
@@ -131,13 +176,14 @@ fn missing_part(data: &Path) -> io::Result<Option<&'static str>> {
 }
 
 /// IMPORTANT: the format is written, and synced, before the first keyspace of machines is made: machines without a
-/// format are damage, never a new store.
-fn check_format(db: &Database, path: &Path) -> Result<(), OpenError> {
+/// format are damage, never a new store. Returns the format that was found; none in a new database.
+fn check_format(db: &Database, path: &Path) -> Result<Option<u8>, OpenError> {
     let refused = |error: fjall::Error| open_error(path, error);
     let used = db.keyspace_exists("machines");
     let meta = db.keyspace("meta", KeyspaceCreateOptions::default).map_err(refused)?;
     match meta.get(FORMAT_KEY).map_err(refused)? {
-        Some(value) if *value == [FORMAT] => Ok(()),
+        Some(value) if *value == [FORMAT] => Ok(Some(FORMAT)),
+        Some(value) if *value == [FORMAT_WITHOUT_LEDGERS] => Ok(Some(FORMAT_WITHOUT_LEDGERS)),
         Some(value) => {
             let found = value.first().map_or_else(|| "nothing".to_owned(), u8::to_string);
             Err(OpenError::UnknownFormat { path: path.to_owned(), found })
@@ -146,10 +192,15 @@ fn check_format(db: &Database, path: &Path) -> Result<(), OpenError> {
             Err(OpenError::Corrupt { path: path.to_owned(), detail: "its format is not recorded".to_owned() })
         }
         None => {
-            meta.insert(FORMAT_KEY, [FORMAT]).map_err(refused)?;
-            db.persist(PersistMode::SyncAll).map_err(refused)
+            note_format(db).map_err(refused)?;
+            Ok(None)
         }
     }
+}
+
+fn note_format(db: &Database) -> fjall::Result<()> {
+    db.keyspace("meta", KeyspaceCreateOptions::default)?.insert(FORMAT_KEY, [FORMAT])?;
+    db.persist(PersistMode::SyncAll)
 }
 
 // === impl FolderLock ===

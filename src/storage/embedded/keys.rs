@@ -16,6 +16,10 @@ const SIGN: u64 = 1 << 63;
 #[derive(Clone, Debug)]
 pub struct MachinePrefix(Vec<u8>);
 
+/// A ledger as its keys begin: `len(sink) sink`.
+#[derive(Clone, Debug)]
+pub struct LedgerPrefix(Vec<u8>);
+
 /// What a key in `dues` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueKey {
@@ -56,6 +60,28 @@ impl MachinePrefix {
     }
 }
 
+// === impl LedgerPrefix ===
+
+impl LedgerPrefix {
+    pub fn new(sink: &str) -> Self {
+        let mut bytes = Vec::with_capacity(2 + sink.len() + 8);
+        push_with_length(&mut bytes, sink.as_bytes());
+        Self(bytes)
+    }
+
+    /// The key of the head.
+    pub fn head(&self) -> UserKey {
+        Slice::from(&self.0[..])
+    }
+
+    /// The key of an entry by its id, or of a block by its last entry's.
+    pub fn at(&self, id: i64) -> UserKey {
+        let mut key = self.0.clone();
+        key.extend_from_slice(&ordered(id));
+        Slice::from(key)
+    }
+}
+
 // === impl DueKey ===
 
 impl DueKey {
@@ -89,7 +115,16 @@ impl DueKey {
 
 /// The key in `machines`: `len(ns) ns id`.
 pub fn machine(key: &MachineKey) -> UserKey {
-    let (ns, id) = (key.ns.as_str().as_bytes(), key.id.as_bytes());
+    in_namespace(&key.ns, key.id.as_bytes())
+}
+
+/// The key in `tags`: `len(ns) ns tag`.
+pub fn tag(ns: &Namespace, tag: &[u8]) -> UserKey {
+    in_namespace(ns, tag)
+}
+
+fn in_namespace(ns: &Namespace, id: &[u8]) -> UserKey {
+    let ns = ns.as_str().as_bytes();
     let mut bytes = Vec::with_capacity(2 + ns.len() + id.len());
     push_with_length(&mut bytes, ns);
     bytes.extend_from_slice(id);
@@ -111,6 +146,11 @@ pub fn notification_id(key: &[u8]) -> Result<NotificationId, KeyError> {
 
 /// The event's id, from its key.
 pub fn event_id(key: &[u8]) -> Result<i64, KeyError> {
+    key.last_chunk::<8>().map(|id| from_ordered(*id)).ok_or(KeyError)
+}
+
+/// The entry's id, from its key or its block's.
+pub fn entry_id(key: &[u8]) -> Result<i64, KeyError> {
     key.last_chunk::<8>().map(|id| from_ordered(*id)).ok_or(KeyError)
 }
 
@@ -205,6 +245,31 @@ mod tests {
         assert_eq!(keys.map(|key| notification_id(&key)), ids.map(Ok));
     }
 
+    proptest! {
+        #[test]
+        fn entries_are_in_the_order_of_their_ids(sink in "[a-c\u{e9}]{0,3}", a: i64, b: i64) {
+            let prefix = LedgerPrefix::new(&sink);
+            prop_assert_eq!(prefix.at(a).cmp(&prefix.at(b)), a.cmp(&b));
+            prop_assert_eq!(entry_id(&prefix.at(a)), Ok(a));
+            prop_assert!(prefix.head() < prefix.at(i64::MIN));
+        }
+
+        #[test]
+        fn no_key_of_another_ledger_lies_between_the_entries_of_one(one in "[a-c]{0,3}", other in "[a-c]{0,3}", a: i64) {
+            prop_assume!(one != other);
+            let prefix = LedgerPrefix::new(&one);
+            let (first, last) = (prefix.at(i64::MIN), prefix.at(i64::MAX));
+            let foreign = LedgerPrefix::new(&other).at(a);
+            prop_assert!(foreign < first || foreign > last);
+        }
+
+        #[test]
+        fn tags_of_namespaces_do_not_mix(one in any_key(), other in any_key()) {
+            prop_assume!(one != other);
+            prop_assert_ne!(tag(&one.ns, one.id.as_bytes()), tag(&other.ns, other.id.as_bytes()));
+        }
+    }
+
     #[test]
     fn the_bytes_of_keys_stay_as_they_are() {
         let machine_key = key("a/b", b"x\0");
@@ -214,6 +279,10 @@ mod tests {
             &*prefix.event(CommitId([9; 16]), 1),
             [b"\0\x03a/b\0\x02x\0".as_slice(), &[9; 16], &[0x80, 0, 0, 0, 0, 0, 0, 1]].concat()
         );
+        assert_eq!(&*tag(&machine_key.ns, b"tag"), b"\0\x03a/btag");
+        assert_eq!(&*tag(&machine_key.ns, b""), b"\0\x03a/b");
+        assert_eq!(&*LedgerPrefix::new("all").head(), b"\0\x03all");
+        assert_eq!(&*LedgerPrefix::new("all").at(1), b"\0\x03all\x80\0\0\0\0\0\0\x01");
         let due = DueKey::encode(-1, Some(2), &machine(&machine_key));
         assert_eq!(&*due, b"\x7f\xff\xff\xff\xff\xff\xff\xff\x01\x80\0\0\0\0\0\0\x02\0\x03a/bx\0");
     }

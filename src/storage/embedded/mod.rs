@@ -15,15 +15,16 @@ use bytes::Bytes;
 use fjall::PersistMode;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Commit, Due, Loaded, Outcome, Storage, StorageError};
+use super::{Commit, Due, LONGEST_TAG, Ledger, Loaded, Outcome, Storage, StorageError};
 use crate::clock::Clock;
-use crate::machine::{Epoch, MachineKey, Notification, NotificationId};
+use crate::machine::{Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId};
 use crate::wire::HistoryRange;
 
 mod draft;
 mod engine;
 mod journal;
 mod keys;
+mod ledger;
 mod read;
 mod space;
 mod stats;
@@ -47,13 +48,14 @@ const POISON_CHECK_MS: i64 = 1_000;
 
 #[derive(Clone, Debug)]
 pub struct EmbeddedOptions {
-    /// Made if it is missing.
     pub path: PathBuf,
+    /// Makes the folder, and a store in it, if they are missing; else that is refused.
+    pub create: bool,
     /// Bytes: with less than this free on the folder's volume, writes are refused. 0: never.
     pub free_space_reserve: u64,
     /// Bytes of blocks held in memory for reads.
     pub cache_size: u64,
-    /// Bytes of one of the four tables held in memory before they are written out in order. Decided when a store is
+    /// Bytes of one of the tables held in memory before they are written out in order. Decided when a store is
     /// made; later openings keep what it was made with.
     pub memtable_size: u64,
     /// Writes that wait in the queue at most; further callers wait to be let in.
@@ -85,6 +87,7 @@ impl EmbeddedOptions {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            create: true,
             free_space_reserve: 1 << 30,
             cache_size: 128 << 20,
             memtable_size: 32 << 20,
@@ -155,7 +158,7 @@ impl Embedded {
             Outcome::Committed => Ok(()),
             Outcome::Refused(error) | Outcome::Unknown(error) => Err(error),
             // Only commits are conditional.
-            Outcome::Conflict => Err(StorageError::Corrupt("an unconditional write met a conflict".to_owned())),
+            Outcome::Conflict | Outcome::TagTaken => Err(StorageError::Corrupt("an unconditional write met a conflict".to_owned())),
         }
     }
 
@@ -211,7 +214,20 @@ fn closed() -> StorageError {
 }
 
 fn check(key: &MachineKey) -> Result<(), StorageError> {
-    match key.ns.as_str().len() {
+    check_namespace(&key.ns)
+}
+
+fn check_commit(commit: &Commit) -> Result<(), StorageError> {
+    if let Some(tag) = commit.tag.as_ref().filter(|tag| tag.len() > LONGEST_TAG) {
+        let length = tag.len();
+        let error = format!("a tag of {length} bytes can't be stored, {LONGEST_TAG} are the most");
+        return Err(StorageError::Unavailable(error));
+    }
+    commit.ledgers.iter().try_for_each(|sink| ledger::check(sink))
+}
+
+fn check_namespace(ns: &Namespace) -> Result<(), StorageError> {
+    match ns.as_str().len() {
         0..=LONGEST_NAMESPACE => Ok(()),
         length => Err(StorageError::Unavailable(format!(
             "a namespace of {length} bytes can't be stored, {LONGEST_NAMESPACE} are the most"
@@ -235,6 +251,9 @@ impl Storage for Embedded {
     }
 
     async fn commit(&self, commit: Commit) -> Outcome {
+        if let Err(error) = check_commit(&commit) {
+            return Outcome::Refused(error);
+        }
         let work = CommitWork::new(&commit);
         self.write(&commit.key, Work::Commit(work)).await
     }
@@ -277,6 +296,19 @@ impl Storage for Embedded {
             self.settle_notifications(key, page, &[]).await?;
         }
         Ok(())
+    }
+
+    async fn tagged(&self, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError> {
+        check_namespace(ns)?;
+        if tag.len() > LONGEST_TAG {
+            return Ok(None);
+        }
+        let (ns, tag) = (ns.clone(), tag.to_owned());
+        self.look(None, move |engine| read::tagged(engine, &ns, &tag)).await
+    }
+
+    fn ledger(&self) -> Option<&dyn Ledger> {
+        Some(self)
     }
 
     async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {

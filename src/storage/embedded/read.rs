@@ -8,7 +8,7 @@ use fjall::{Readable, Snapshot, UserKey};
 use super::engine::{Engine, read_error};
 use super::keys::{self, DueKey, MachinePrefix};
 use super::values::{self, Entry};
-use crate::machine::{Epoch, MachineKey, Notification, Record, slice};
+use crate::machine::{Epoch, MachineId, MachineKey, Namespace, Notification, Record, slice};
 use crate::storage::{Due, Loaded, StorageError};
 use crate::wire::HistoryRange;
 
@@ -91,6 +91,11 @@ pub fn notifications(engine: &Engine, key: &MachineKey, limit: usize) -> Result<
             Entry::read(&value)?.notification(keys::notification_id(&key).map_err(malformed)?)
         })
         .collect()
+}
+
+pub fn tagged(engine: &Engine, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError> {
+    let stored = engine.tags.get(keys::tag(ns, tag)).map_err(read_error)?;
+    stored.as_deref().map(values::decode_tag).transpose()
 }
 
 pub fn dues(engine: &Engine, until: i64, after: Option<&[u8]>, limit: usize) -> Result<Vec<Due>, StorageError> {

@@ -9,6 +9,8 @@ use super::*;
 use crate::storage::contract::Subject;
 use crate::storage::contract::sample::{Sample, committed, conflicts, due_times, entry_ids, events, put, read};
 
+mod ledger;
+
 struct Folder(TempDir);
 
 impl Folder {
@@ -38,6 +40,7 @@ impl Subject for Folder {
 }
 
 crate::storage_contract!(promises, Folder::new);
+crate::ledger_contract!(ledger_promises, Folder::new);
 crate::durable_storage_contract!(durable_promises, Folder::new);
 
 #[track_caller]
@@ -88,7 +91,7 @@ fn an_unknown_format_is_refused() {
         db.persist(PersistMode::SyncAll).unwrap();
     }
     let line = refused(folder.options());
-    assert!(line.contains("has format 2, this release reads format 1"), "{line}");
+    assert!(line.contains("has format 3, this release reads format 2"), "{line}");
 }
 
 #[test]
@@ -108,7 +111,7 @@ fn a_store_without_its_markers_is_refused_as_damaged() {
 /// fjall would take what is missing for what was never made, and begin anew.
 #[test]
 fn a_store_with_a_missing_part_is_refused_as_damaged() {
-    for part in ["keyspaces/0", "keyspaces/1", "keyspaces/2/current", "0.jnl"] {
+    for part in ["keyspaces/0", "keyspaces/1", "keyspaces/2/current", "keyspaces/9", "0.jnl"] {
         let folder = Folder::new();
         drop(folder.store());
         let path = folder.options().path.join("data").join(part);

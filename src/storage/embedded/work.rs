@@ -5,10 +5,11 @@ use tokio::sync::oneshot;
 
 use super::draft::{Draft, Table};
 use super::keys::{self, DueKey, MachinePrefix};
+use super::ledger::Entering;
 use super::space::Space;
 use super::stats::WriterStats;
 use super::values::{self, Entry};
-use crate::machine::{CommitId, Head, MachineKey, Notification, NotificationId, Status};
+use crate::machine::{CommitId, Head, MachineId, MachineKey, Namespace, Notification, NotificationId, Status, StatusKind};
 use crate::storage::{Commit, Outcome, StorageError};
 
 /// One write, and who waits for it.
@@ -32,7 +33,25 @@ pub struct CommitWork {
     /// Takes no more room than it gives back: done below the reserve too.
     frees: bool,
     events: Vec<(UserKey, UserValue)>,
+    /// Each stands already.
+    replaced: Vec<(UserKey, UserValue)>,
+    tag: Option<Claim>,
+    entering: Option<Entering>,
     settlement: Settlement,
+}
+
+/// A tag that the commit's machine wants to hold.
+struct Claim {
+    ns: Namespace,
+    by: MachineId,
+    key: UserKey,
+}
+
+/// What stands in the way of a tag.
+enum Claimed {
+    Already,
+    Free,
+    Taken,
 }
 
 struct NewRecord {
@@ -49,7 +68,7 @@ pub struct Settlement {
 }
 
 /// Why a write could not be tried: what is stored of this machine is broken, or the engine is.
-enum Broken {
+pub enum Broken {
     Stored(StorageError),
     Engine(fjall::Error),
 }
@@ -119,15 +138,26 @@ impl CommitWork {
             let numbered = (first..).zip(&commit.events);
             numbered.map(|(id, event)| (prefix.event(record.epoch, id), values::encode_event(event))).collect()
         });
+        let replaced = commit.record.as_ref().map_or_else(Vec::new, |record| {
+            let replaced = commit.replaced_events.iter();
+            replaced.map(|(id, event)| (prefix.event(record.epoch, *id), values::encode_event(event))).collect()
+        });
+        let tag = commit.tag.as_ref().filter(|_| commit.record.is_some()).map(|tag| Claim {
+            ns: commit.key.ns.clone(),
+            by: commit.key.id.clone(),
+            key: keys::tag(&commit.key.ns, tag),
+        });
         let removed = |status: &Status| matches!(status, Status::Removed { .. });
-        let frees = commit.record.as_ref().is_none_or(|record| removed(&record.status) && events.is_empty());
+        let adds = !events.is_empty() || !replaced.is_empty() || tag.is_some();
+        let frees = commit.record.as_ref().is_none_or(|record| removed(&record.status) && !adds);
         let record = commit.record.as_ref().map(|record| NewRecord {
             commit: record.commit,
             due: record.due().filter(|at| *at != i64::MAX),
             value: UserValue::from(&record.encode()[..]),
         });
         let settlement = Settlement::new(&commit.key, &commit.delete_notifications, &commit.park_notifications);
-        Self { machine, expect: commit.expect, record, frees, events, settlement }
+        let entering = Entering::new(commit);
+        Self { machine, expect: commit.expect, record, frees, events, replaced, tag, entering, settlement }
     }
 
     fn stage(self, draft: &mut Draft<'_>, space: &mut Space, stats: &WriterStats) -> Result<Outcome, Broken> {
@@ -139,11 +169,26 @@ impl CommitWork {
             (head, _) if head.map(|head| head.commit) != self.expect => return Ok(Outcome::Conflict),
             _ => {}
         }
+        for (key, _) in &self.replaced {
+            if !draft.contains(Table::Events, key)? {
+                let missing = "an event that should be replaced is not stored";
+                return Err(StorageError::Corrupt(missing.to_owned()).into());
+            }
+        }
+        let claim = match self.tag {
+            None => None,
+            Some(claim) => match claim.look(draft)? {
+                Claimed::Taken => return Ok(Outcome::TagTaken),
+                Claimed::Already => None,
+                Claimed::Free => Some(claim),
+            },
+        };
         // IMPORTANT: only now: a refusal says that the commit is surely not done, by no earlier put either.
         if !self.frees {
             space.check(stats)?;
         }
         let settled = self.settlement.dues(draft)?;
+        let entered = self.entering.map(|entering| entering.chain(draft)).transpose()?;
         if let Some(due) = head.and_then(|head| head.due) {
             draft.remove(Table::Dues, DueKey::encode(due, None, &self.machine));
         }
@@ -152,13 +197,37 @@ impl CommitWork {
                 if let Some(due) = record.due {
                     draft.put(Table::Dues, DueKey::encode(due, None, &self.machine), values::due());
                 }
-                self.events.into_iter().for_each(|(key, event)| draft.put(Table::Events, key, event));
+                let events = self.replaced.into_iter().chain(self.events);
+                events.for_each(|(key, event)| draft.put(Table::Events, key, event));
+                if let Some(Claim { by, key, .. }) = claim {
+                    draft.put(Table::Tags, key, values::encode_tag(&by));
+                }
+                if let Some(entered) = entered {
+                    entered.apply(draft);
+                }
                 draft.put(Table::Machines, self.machine, record.value);
             }
             None => draft.remove(Table::Machines, self.machine),
         }
         self.settlement.apply(draft, settled);
         Ok(Outcome::Committed)
+    }
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// The holder's record is looked at as the batch leaves it: of two that race within one, the second finds the first.
+    fn look(&self, draft: &Draft<'_>) -> Result<Claimed, Broken> {
+        let Some(holder) = draft.get(Table::Tags, &self.key)? else { return Ok(Claimed::Free) };
+        let holder = values::decode_tag(&holder)?;
+        if holder == self.by {
+            return Ok(Claimed::Already);
+        }
+        let holder = keys::machine(&MachineKey { ns: self.ns.clone(), id: holder });
+        let record = draft.get(Table::Machines, &holder)?;
+        let head = record.as_deref().map(Head::read).transpose().map_err(values::corrupt)?;
+        Ok(if head.is_some_and(|head| head.status != StatusKind::Removed) { Claimed::Taken } else { Claimed::Free })
     }
 }
 
