@@ -241,8 +241,6 @@ impl Worker {
                 Committed::Conflict => return Ok(Put::Conflict),
                 Committed::TagTaken => return Ok(Put::TagTaken),
                 Committed::Refused(error) => (error, false),
-                // Replaced by the engine's tag flow.
-                Committed::TagTaken => (crate::storage::StorageError::Unavailable("tag taken".to_owned()), false),
                 Committed::Unknown(error) => (error, true),
             };
             let delay = self.namespace.options.storage_retries.delay(attempt, random_unit());

@@ -167,7 +167,8 @@ async fn an_entry_changed_with_its_digest_breaks_the_chain() {
 /// A block that was made anew is whole in itself; the one behind it gives it away.
 #[tokio::test]
 async fn a_block_made_anew_breaks_the_chain_behind_it() {
-    let broken = found(|blocks| blocks[2] = Unnumbered::new(&key(), &[encoded(8), encoded(9)]).behind(blocks[1].head()));
+    let broken =
+        found(|blocks| blocks[2] = Unnumbered::new(&key(), &[encoded(8), encoded(9)]).behind(blocks[1].head()));
     assert_eq!(broken.await, Err(Broken::Chain { entry: 7 }));
     let last = found(|blocks| blocks[4] = Unnumbered::new(&key(), &[encoded(8), encoded(9)]).behind(blocks[3].head()));
     assert_eq!(last.await, Err(Broken::Head { entry: 10 }));
