@@ -8,7 +8,7 @@ use super::cache::Cached;
 use super::error::EngineError;
 use super::worker::Worker;
 use super::{Request, Shared};
-use crate::clock::{random_bytes, random_unit};
+use crate::clock::{random_bytes_and_unit, random_unit};
 use crate::machine::{
     self, CommitId, Dispatch, Impact, NotificationId, Outcome, Record, RequestContext, Slice, Stamp, Status, Success,
     slice,
@@ -168,11 +168,8 @@ impl Worker {
         outcome: Option<Outcome>,
         waiting: &[NotificationId],
     ) -> Result<Option<Success>, EngineError> {
-        let stamp = Stamp {
-            now_micros: self.shared().clock.now_micros(),
-            commit: CommitId(random_bytes()),
-            jitter: random_unit(),
-        };
+        let (commit, jitter) = random_bytes_and_unit();
+        let stamp = Stamp { now_micros: self.shared().clock.now_micros(), commit: CommitId(commit), jitter };
         let transient = matches!(outcome, Some(Outcome::Transient(_)));
         let context: &RequestContext = &request.context;
         let policy = &self.namespace.options.policy;
