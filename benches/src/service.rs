@@ -1,0 +1,145 @@
+//! The service under measurement: the release binary, a process of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Failure;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StorageKind {
+    Embedded,
+    Memory,
+}
+
+/// Killed when dropped, unless it was stopped.
+pub struct Service {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+// === impl StorageKind ===
+
+impl StorageKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Starts it on `folder`, with its defaults but for what a run needs, and waits until it is up.
+    pub fn start(folder: &Path, storage: StorageKind, processor: SocketAddr) -> Result<Self, Failure> {
+        let binary = build()?;
+        let config = folder.join("config.yaml");
+        fs::write(&config, configuration(folder, storage, processor))?;
+        let mut child = Command::new(&binary)
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{} can't be started: {error}", binary.display()))?;
+        let mut lines = BufReader::new(child.stdout.take().ok_or("the service has no stdout")?).lines();
+        let mut service = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        service.address = loop {
+            let line = lines.next().ok_or("the service ended before it was up")??;
+            if line.contains("machinegun is up") {
+                break address_in(&line).ok_or("the service did not say where it listens")?;
+            }
+        };
+        // A full pipe would stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(service)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// CPU time of all its threads so far, in user and kernel.
+    pub fn cpu(&self) -> Result<Duration, Failure> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name of the process may hold anything; what follows its last parenthesis is numbers.
+        let (_, numbers) = stat.rsplit_once(')').ok_or("/proc/PID/stat is malformed")?;
+        let ticks: Result<Vec<u64>, _> = numbers.split_whitespace().skip(11).take(2).map(str::parse).collect();
+        let ticks: u64 = ticks?.iter().sum();
+        Ok(Duration::from_micros(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()))
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub fn stop(mut self) -> Result<(), Failure> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM)?;
+        match self.child.wait()? {
+            status if status.success() => Ok(()),
+            status => Err(format!("the service stopped with {status}").into()),
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended by itself, or been stopped: then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Builds the release binary beside this one, so that what is measured is never older than its source.
+fn build() -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe()?;
+    let folder = own.parent().ok_or("this binary lies in no folder")?;
+    if !folder.ends_with("release") {
+        return Err("debug builds say nothing about speed: cargo run --release -p benches".into());
+    }
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        // Both packages: the same features of what they share, so nothing is built twice.
+        let selected = ["build", "--release", "-p", "machinegun", "-p", "benches", "--bin", "machinegun"];
+        let built = Command::new(cargo).args(selected).status()?;
+        if !built.success() {
+            return Err("the service does not build".into());
+        }
+    }
+    let binary = folder.join("machinegun");
+    match binary.is_file() {
+        true => Ok(binary),
+        false => Err(format!("{} is missing: cargo build --release", binary.display()).into()),
+    }
+}
+
+fn configuration(folder: &Path, storage: StorageKind, processor: SocketAddr) -> String {
+    let storage = match storage {
+        StorageKind::Embedded => {
+            format!("{{type: embedded, path: {:?}, free_space_reserve: 64M}}", folder.join("store"))
+        }
+        StorageKind::Memory => "{type: memory}".to_owned(),
+    };
+    format!(
+        "service_name: machinegun\n\
+         woody_server: {{ip: 127.0.0.1, port: 0}}\n\
+         logging: {{out_type: stdout, level: info}}\n\
+         storage: {storage}\n\
+         namespaces:\n  bench:\n    processor: {{url: \"http://{processor}/processor\", pool_size: 100}}\n"
+    )
+}
+
+/// The address in the line that says that the service is up, whatever the log's form.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("address")?;
+    let rest = rest.trim_start_matches(|it: char| !it.is_ascii_digit() && it != '[');
+    let end =
+        rest.find(|it: char| !it.is_ascii_hexdigit() && !matches!(it, '.' | ':' | '[' | ']')).unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}

@@ -1,0 +1,192 @@
+//! The real binary as a process of its own, a processor that it asks, and a client that calls it.
+#![allow(dead_code, reason = "each test takes its part")]
+
+pub mod peer;
+pub mod processor;
+
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use machinegun::clock::Clock;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+/// How long anything is waited for that takes no time on a quiet machine, in milliseconds.
+pub const PATIENCE_MS: i64 = 60_000;
+
+/// File systems that live in memory, where nothing is ever durable, by the number that statfs gives.
+const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// A folder on a disk, gone with the test.
+pub struct Folder(TempDir);
+
+/// A running service; killed when dropped.
+pub struct Machinegun {
+    child: Child,
+    pub address: SocketAddr,
+    /// Everything that it says on stderr, once it has ended.
+    errors: JoinHandle<String>,
+}
+
+/// How a service ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stderr: String,
+}
+
+// === impl Folder ===
+
+impl Folder {
+    pub fn new() -> Self {
+        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder below target/");
+        let kind = rustix::fs::statfs(folder.path()).expect("a file system").f_type;
+        assert!(
+            !IN_MEMORY.contains(&kind),
+            "{} is in memory, where a sync proves nothing: point CARGO_TARGET_DIR at a disk",
+            folder.path().display()
+        );
+        Self(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path().join("store")
+    }
+
+    /// Writes a configuration with the embedded store in this folder.
+    pub fn configured(&self, processor: SocketAddr) -> PathBuf {
+        self.configured_as(&configuration(&self.store(), processor))
+    }
+
+    pub fn configured_as(&self, text: &str) -> PathBuf {
+        let path = self.path().join("config.yaml");
+        std::fs::write(&path, text).expect("the configuration is written");
+        path
+    }
+}
+
+/// A free port, and everything found again soon: what a restart left due is looked for every second.
+pub fn configuration(store: &Path, processor: SocketAddr) -> String {
+    format!(
+        "service_name: machinegun\n\
+         woody_server: {{ip: 127.0.0.1, port: 0}}\n\
+         logging: {{out_type: stdout, level: info}}\n\
+         storage: {{type: embedded, path: {store:?}, free_space_reserve: 64M}}\n\
+         namespaces:\n\
+         \x20 payments:\n\
+         \x20   processor: {{url: \"http://{processor}/processor\", pool_size: 200}}\n\
+         \x20   shutdown_timeout: 30s\n\
+         \x20   timers: {{scan_interval: 1s, min_scan_delay: 100ms}}\n\
+         \x20   notification: {{scan_interval: 1s, min_scan_delay: 100ms, scan_handicap: 0s, reschedule_time: 1s}}\n"
+    )
+}
+
+/// Waits for `work`, which is `what`, and not for ever.
+pub async fn soon<F: Future>(what: &str, work: F) -> F::Output {
+    within(PATIENCE_MS, what, work).await
+}
+
+pub async fn within<F: Future>(milliseconds: i64, what: &str, work: F) -> F::Output {
+    let clock = Clock::system();
+    let done = clock.timeout_at(clock.now() + milliseconds, work).await;
+    done.unwrap_or_else(|_| panic!("{what} was awaited for {:?} in vain", Duration::from_millis(milliseconds as u64)))
+}
+
+// === impl Machinegun ===
+
+impl Machinegun {
+    /// Starts it and waits until it is up.
+    pub async fn start(config: &Path) -> Self {
+        Self::start_under(&[] as &[&OsStr], config).await
+    }
+
+    /// As [`Self::start`], run by another program, whose arguments end where the service's command begins.
+    pub async fn start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Self {
+        let mut child = spawn(runner, config);
+        let errors = errors_of(&mut child);
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let up = soon("the service's start", async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains("machinegun is up") {
+                    return address_in(&line);
+                }
+            }
+            None
+        });
+        let Some(address) = up.await else {
+            panic!("the service did not come up: {}", errors.await.unwrap_or_default());
+        };
+        // A full pipe would stop it.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { child, address, errors }
+    }
+
+    /// The process that was started: the service's, unless it runs under another program.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().expect("a running process") as i32).expect("a process id")
+    }
+
+    pub fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("the service takes the signal");
+    }
+
+    /// SIGKILL: it has no say in the matter.
+    pub async fn kill(mut self) {
+        soon("the service's end", self.child.kill()).await.expect("the service is killed");
+    }
+
+    pub async fn ended(mut self) -> Ended {
+        let status = soon("the service's end", self.child.wait()).await.expect("an exit status");
+        Ended { status, stderr: self.errors.await.expect("its stderr") }
+    }
+}
+
+/// A start that comes to nothing.
+pub async fn refused_start(config: &Path) -> Ended {
+    let mut child = spawn(&[] as &[&OsStr], config);
+    let errors = errors_of(&mut child);
+    let mut stdout = child.stdout.take().expect("a pipe");
+    tokio::spawn(async move { stdout.read_to_end(&mut Vec::new()).await });
+    let status = soon("the service's refusal to start", child.wait()).await.expect("an exit status");
+    Ended { status, stderr: errors.await.expect("its stderr") }
+}
+
+fn spawn(runner: &[impl AsRef<OsStr>], config: &Path) -> Child {
+    let mut command: Vec<OsString> = runner.iter().map(|it| it.as_ref().to_owned()).collect();
+    command.extend([env!("CARGO_BIN_EXE_machinegun").into(), "serve".into(), "--config".into(), config.into()]);
+    Command::new(&command[0])
+        .args(&command[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{} can't be run: {error}; install it", command[0].display()))
+}
+
+fn errors_of(child: &mut Child) -> JoinHandle<String> {
+    let mut stderr = child.stderr.take().expect("a pipe");
+    tokio::spawn(async move {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).await.expect("stderr is text");
+        text
+    })
+}
+
+/// The address in the line that says that the service is up, whatever the log's form.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("address")?;
+    let rest = rest.trim_start_matches(|it: char| !it.is_ascii_digit());
+    let end = rest.find(|it: char| !it.is_ascii_digit() && it != '.' && it != ':').unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}

@@ -1,0 +1,116 @@
+//! A client of the service.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Uri;
+use machinegun::clock::{Clock, Snowflakes};
+use machinegun::wire::{
+    self, Call, DescribedParams, DescriptorParams, Exception, GetMachine, HistoryRange, Limits, Machine,
+    MachineDescriptor, Method, Notify, Reference, Remove, RemoveParams, Repair, SimpleRepair, SimpleRepairParams,
+    Start, StartParams, Value,
+};
+use machinegun::woody::{Client, ClientSettings, Context, Error};
+
+use super::PATIENCE_MS;
+use super::processor::{Order, text};
+
+const NAMESPACE: Bytes = Bytes::from_static(b"payments");
+
+/// Cheap to clone: all clones share their connections.
+#[derive(Clone)]
+pub struct Peer {
+    client: Arc<Client>,
+    url: Uri,
+    ids: Arc<Snowflakes>,
+    clock: Clock,
+}
+
+/// An exception that the method declares, or no answer of the method at all.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    Thrown(Exception),
+    Failed(Error),
+}
+
+pub type Answer<T> = Result<T, Failure>;
+
+// === impl Peer ===
+
+impl Peer {
+    pub fn of(address: SocketAddr) -> Self {
+        let clock = Clock::system();
+        let ids = Snowflakes::new(0, clock.clone());
+        let settings = ClientSettings { pool_size: 200, ..ClientSettings::default() };
+        Self {
+            client: Arc::new(Client::new(settings, clock.clone(), ids.clone())),
+            url: format!("http://{address}/v1/automaton").parse().expect("a url"),
+            ids,
+            clock,
+        }
+    }
+
+    pub async fn ask<M: Method>(&self, args: M::Args, patience_ms: i64) -> Answer<M::Success> {
+        let (deadline, context) = (self.clock.now() + patience_ms, Context::root(&self.ids));
+        let answer = self.client.call(&self.url, &context, deadline, wire::write_call::<M>(&args, 0)).await;
+        let answer = wire::read_reply::<M>(answer.map_err(Failure::Failed)?, Limits::default());
+        answer.expect("a well-formed answer").map_err(Failure::Thrown)
+    }
+
+    pub async fn start(&self, id: &str, order: &Order) -> Answer<()> {
+        let params = StartParams { ns: NAMESPACE, id: bytes(id), a: order.value() };
+        self.ask::<Start>(params, PATIENCE_MS).await.map(|_| ())
+    }
+
+    /// The response must be the order's.
+    pub async fn call(&self, id: &str, order: &Order) -> Answer<()> {
+        self.call_within(PATIENCE_MS, id, order).await
+    }
+
+    pub async fn call_within(&self, milliseconds: i64, id: &str, order: &Order) -> Answer<()> {
+        responded(order, self.ask::<Call>(described(id, order.value()), milliseconds).await)
+    }
+
+    pub async fn repair(&self, id: &str, order: &Order) -> Answer<()> {
+        responded(order, self.ask::<Repair>(described(id, order.value()), PATIENCE_MS).await)
+    }
+
+    pub async fn simple_repair(&self, id: &str) -> Answer<()> {
+        let params = SimpleRepairParams { ns: NAMESPACE, r#ref: Reference::Id(bytes(id)) };
+        self.ask::<SimpleRepair>(params, PATIENCE_MS).await.map(|_| ())
+    }
+
+    pub async fn notify(&self, id: &str, order: &Order) -> Answer<()> {
+        self.ask::<Notify>(described(id, order.value()), PATIENCE_MS).await.map(|_| ())
+    }
+
+    pub async fn remove(&self, id: &str) -> Answer<()> {
+        self.ask::<Remove>(RemoveParams { ns: NAMESPACE, id: bytes(id) }, PATIENCE_MS).await.map(|_| ())
+    }
+
+    /// None: there is no such machine.
+    pub async fn machine(&self, id: &str) -> Answer<Option<Machine>> {
+        match self.ask::<GetMachine>(DescriptorParams { desc: descriptor(id) }, PATIENCE_MS).await {
+            Ok(machine) => Ok(Some(machine)),
+            Err(Failure::Thrown(Exception::MachineNotFound)) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+fn bytes(id: &str) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
+}
+
+fn descriptor(id: &str) -> MachineDescriptor {
+    MachineDescriptor { ns: NAMESPACE, r#ref: Reference::Id(bytes(id)), range: HistoryRange::ALL }
+}
+
+fn described(id: &str, a: Value) -> DescribedParams {
+    DescribedParams { desc: descriptor(id), a }
+}
+
+fn responded(order: &Order, answer: Answer<Value>) -> Answer<()> {
+    answer.map(|response| assert_eq!(text(&response), order.token, "the response is another step's"))
+}

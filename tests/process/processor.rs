@@ -1,0 +1,219 @@
+//! The processor: it does what a Call's arguments say, so that every event of a history is known beforehand.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use machinegun::clock::Clock;
+use machinegun::wire::{
+    self, CallResult, ComplexAction, Content, HistoryRange, Machine, MachineStateChange, Method, ProcessCall,
+    ProcessRepair, ProcessSignal, Reader, RepairResult, SetTimerAction, Signal, SignalResult, Timer, TimerAction, Type,
+    Value, Wire,
+};
+use machinegun::woody::{Context, Error, MethodKind, Reply, Server, ServerSettings, Service};
+use tokio::sync::watch;
+
+/// What a step is asked to do, as the arguments of a Start, Call, Repair or Notify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Stands in the events, and is the response. No spaces.
+    pub token: String,
+    pub events: usize,
+    /// Seconds.
+    pub timer: Option<i32>,
+    /// The processor is at fault, and the machine fails.
+    pub fail: bool,
+    /// The answer is held until the gate is opened.
+    pub hold: bool,
+}
+
+/// In a process of the test's own.
+pub struct Processor {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// What the answers to signals were, by the text of their events.
+    answered: watch::Sender<HashSet<String>>,
+    held: watch::Sender<usize>,
+    open: watch::Sender<bool>,
+}
+
+struct Decider(Arc<Shared>);
+
+// === impl Order ===
+
+impl Order {
+    /// One event and nothing else.
+    pub fn plain(token: impl Into<String>) -> Self {
+        Self { token: token.into(), events: 1, timer: None, fail: false, hold: false }
+    }
+
+    pub fn value(&self) -> Value {
+        let Self { token, events, timer, fail, hold } = self;
+        let timer = timer.map_or(-1, |it| it);
+        Value::str(&format!("{token} {events} {timer} {} {}", u8::from(*fail), u8::from(*hold)))
+    }
+
+    fn read(value: &Value) -> Self {
+        let text = text(value);
+        let mut words = text.split(' ');
+        let token = words.next().expect("a token").to_owned();
+        let mut number = || words.next().expect("a word").parse::<i32>().expect("a number");
+        Self {
+            token,
+            events: number() as usize,
+            timer: Some(number()).filter(|it| *it >= 0),
+            fail: number() == 1,
+            hold: number() == 1,
+        }
+    }
+
+    /// The texts of its events.
+    pub fn texts(&self) -> Vec<String> {
+        (1..=self.events).map(|it| format!("step:{}/{it} {}", self.token, "x".repeat(200))).collect()
+    }
+}
+
+pub fn note_text(token: &str) -> String {
+    format!("note:{token}")
+}
+
+pub fn timer_text(token: &str) -> String {
+    format!("timer:{token}")
+}
+
+/// A text that stands in a value.
+pub fn text(value: &Value) -> String {
+    let mut reader = Reader::new(value.as_bytes().clone(), wire::Limits::default());
+    assert_eq!(reader.field().expect("a union"), Some((Type::String, 5)), "a text");
+    String::from_utf8(reader.string().expect("a text").to_vec()).expect("UTF-8")
+}
+
+// === impl Processor ===
+
+impl Processor {
+    pub fn start() -> Self {
+        let server =
+            Server::bind("127.0.0.1:0".parse().expect("an address"), ServerSettings::default(), Clock::system());
+        let server = server.expect("a free port");
+        let address = server.local_addr();
+        let shared = Arc::new(Shared {
+            answered: watch::Sender::default(),
+            held: watch::Sender::default(),
+            open: watch::Sender::default(),
+        });
+        let server = server.route("/processor", Arc::new(Decider(shared.clone())));
+        tokio::spawn(server.serve(std::future::pending(), async {}));
+        Self { address, shared }
+    }
+
+    /// Forgets which signals it has answered.
+    pub fn forget(&self) {
+        self.shared.answered.send_modify(HashSet::clear);
+    }
+
+    /// Returns once a signal was answered by an event of this text.
+    pub async fn answered(&self, text: &str) {
+        let mut answered = self.shared.answered.subscribe();
+        answered.wait_for(|it| it.contains(text)).await.expect("the processor lives");
+    }
+
+    /// Returns once so many answers are held at the gate.
+    pub async fn holds(&self, count: usize) {
+        self.shared.held.subscribe().wait_for(|it| *it >= count).await.expect("the processor lives");
+    }
+
+    pub fn open(&self) {
+        self.shared.open.send_replace(true);
+    }
+}
+
+// === impl Decider ===
+
+impl Decider {
+    async fn obey(&self, order: &Order, machine: &Machine) -> Result<(MachineStateChange, ComplexAction), Error> {
+        if order.hold {
+            self.0.held.send_modify(|it| *it += 1);
+            self.0.open.subscribe().wait_for(|it| *it).await.expect("the processor lives");
+        }
+        if order.fail {
+            return Err(Error::unexpected("told to fail"));
+        }
+        let timer = order.timer.map(|seconds| {
+            let (timer, range) = (Timer::Timeout(seconds), Some(HistoryRange::ALL));
+            TimerAction::Set(SetTimerAction { timer, range, timeout: None })
+        });
+        // The aux state says which order set the timer.
+        let aux_state = order.timer.map_or_else(|| aux(machine), |_| order.token.clone());
+        let action = ComplexAction { set_timer: None, timer, tag: None, remove: None };
+        Ok((change(&aux_state, order.texts()), action))
+    }
+
+    async fn signal(&self, signal: Signal, machine: &Machine) -> Result<SignalResult, Error> {
+        let event = match signal {
+            Signal::Init(init) => {
+                let (change, action) = self.obey(&Order::read(&init.arg), machine).await?;
+                return Ok(SignalResult { change, action });
+            }
+            Signal::Timeout(_) => timer_text(&aux(machine)),
+            Signal::Notification(it) => note_text(&Order::read(&it.arg).token),
+        };
+        self.0.answered.send_modify(|it| {
+            it.insert(event.clone());
+        });
+        let action = ComplexAction { set_timer: None, timer: None, tag: None, remove: None };
+        Ok(SignalResult { change: change(&aux(machine), vec![event]), action })
+    }
+}
+
+fn aux(machine: &Machine) -> String {
+    let aux = machine.aux_state.as_ref().expect("an aux state");
+    if aux.data == Value::empty() { String::new() } else { text(&aux.data) }
+}
+
+fn change(aux_state: &str, events: Vec<String>) -> MachineStateChange {
+    let content = |text: &str| Content { format_version: Some(1), data: Value::str(text) };
+    MachineStateChange {
+        aux_state_legacy: None,
+        events_legacy: None,
+        aux_state: Some(content(aux_state)),
+        events: Some(events.iter().map(|text| content(text)).collect()),
+    }
+}
+
+fn done<M: Method>(seqid: i32, success: M::Success) -> Result<Reply, Error>
+where
+    M::Success: Wire,
+{
+    let body: Bytes = wire::write_reply::<M>(seqid, &Ok(success)).expect("no exception");
+    Ok(Reply { body, business: None })
+}
+
+#[async_trait]
+impl Service for Decider {
+    fn method(&self, name: &[u8]) -> Option<MethodKind> {
+        let known = [ProcessCall::NAME, ProcessSignal::NAME, ProcessRepair::NAME];
+        known.iter().any(|it| it.as_bytes() == name).then_some(MethodKind::Call)
+    }
+
+    async fn handle(&self, _: Context, name: Bytes, mut args: Reader, seqid: i32) -> Result<Reply, Error> {
+        if name == ProcessCall::NAME {
+            let asked = wire::read_args::<ProcessCall>(&mut args)?.a;
+            let order = Order::read(&asked.arg);
+            let (change, action) = self.obey(&order, &asked.machine).await?;
+            done::<ProcessCall>(seqid, CallResult { response: Value::str(&order.token), change, action })
+        } else if name == ProcessRepair::NAME {
+            let asked = wire::read_args::<ProcessRepair>(&mut args)?.a;
+            let order = Order::read(&asked.arg);
+            let (change, action) = self.obey(&order, &asked.machine).await?;
+            done::<ProcessRepair>(seqid, RepairResult { response: Value::str(&order.token), change, action })
+        } else {
+            let asked = wire::read_args::<ProcessSignal>(&mut args)?.a;
+            done::<ProcessSignal>(seqid, self.signal(asked.signal, &asked.machine).await?)
+        }
+    }
+}
