@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use machinegun::{config, service};
+use machinegun::{config, ops, service};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,6 +29,25 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Look at a ledger while no service runs on its store.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+}
+
+#[derive(Subcommand)]
+enum LedgerCommand {
+    /// Recompute the chain; names the first broken entry and exits 1 if there is one.
+    Verify {
+        sink: String,
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Print the last entry's id and the chain's hash, to be kept elsewhere.
+    Head {
+        sink: String,
+        #[arg(long)]
+        config: PathBuf,
+    },
 }
 
 #[tokio::main]
@@ -36,6 +55,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve { config } => serve(config).await,
         Command::CheckConfig { config } => check_config(config),
+        Command::Ledger(command) => ledger(command).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,5 +84,16 @@ async fn serve(path: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
 fn check_config(path: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
     let (settings, report) = config::load(&path)?;
     print!("{}", config::describe(&settings, &report));
+    Ok(())
+}
+
+async fn ledger(command: LedgerCommand) -> Result<(), Box<dyn std::error::Error>> {
+    let line = match command {
+        LedgerCommand::Verify { sink, config } => {
+            ops::ledger::verify(&config::load(&config)?.0, &sink, |line| eprintln!("{line}")).await?
+        }
+        LedgerCommand::Head { sink, config } => ops::ledger::head(&config::load(&config)?.0, &sink).await?,
+    };
+    println!("{line}");
     Ok(())
 }

@@ -10,9 +10,7 @@ use bytes::Bytes;
 
 use super::ledger::{Block, Head, Unnumbered};
 use super::{Commit, Due, LONGEST_TAG, Ledger, Loaded, Outcome, Storage, StorageError};
-use crate::machine::{
-    CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, slice,
-};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, slice};
 use crate::wire::HistoryRange;
 
 #[derive(Debug, Default)]

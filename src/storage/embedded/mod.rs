@@ -158,7 +158,9 @@ impl Embedded {
             Outcome::Committed => Ok(()),
             Outcome::Refused(error) | Outcome::Unknown(error) => Err(error),
             // Only commits are conditional.
-            Outcome::Conflict | Outcome::TagTaken => Err(StorageError::Corrupt("an unconditional write met a conflict".to_owned())),
+            Outcome::Conflict | Outcome::TagTaken => {
+                Err(StorageError::Corrupt("an unconditional write met a conflict".to_owned()))
+            }
         }
     }
 

@@ -9,7 +9,9 @@ use super::ledger::Entering;
 use super::space::Space;
 use super::stats::WriterStats;
 use super::values::{self, Entry};
-use crate::machine::{CommitId, Head, MachineId, MachineKey, Namespace, Notification, NotificationId, Status, StatusKind};
+use crate::machine::{
+    CommitId, Head, MachineId, MachineKey, Namespace, Notification, NotificationId, Status, StatusKind,
+};
 use crate::storage::{Commit, Outcome, StorageError};
 
 /// One write, and who waits for it.

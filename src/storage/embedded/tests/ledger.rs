@@ -90,9 +90,7 @@ async fn each_changed_byte_of_a_block_or_head_is_found_and_named() {
     for byte in 0..At::Block(8).get(&store).len() {
         At::Block(8).garble(&store, byte);
         match verify(&*store, SINK).await {
-            Err(
-                Broken::Entry { entry: 7 | 8 } | Broken::Chain { entry: 7 } | Broken::Unreadable { entry: 7, .. },
-            ) => {}
+            Err(Broken::Entry { entry: 7 | 8 } | Broken::Chain { entry: 7 } | Broken::Unreadable { entry: 7, .. }) => {}
             found => panic!("byte {byte}: {found:?}"),
         }
         At::Block(8).garble(&store, byte);
