@@ -114,6 +114,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_broken_ledger_is_an_error_that_names_the_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions { free_space_reserve: 0, ..EmbeddedOptions::new(folder.path()) };
+        let store = Embedded::open(options).unwrap();
+        committed(&*store, entered(&mut Sample::new("one"), &wire_events(1..=3), &["all"])).await;
+        store.close().await;
+        {
+            let db = fjall::Database::builder(folder.path().join("data")).open().unwrap();
+            let entries = db.keyspace("ledger_entries", fjall::KeyspaceCreateOptions::default).unwrap();
+            let (key, _) = entries.iter().nth(1).unwrap().into_inner().unwrap();
+            entries.remove(key).unwrap();
+            db.persist(fjall::PersistMode::SyncAll).unwrap();
+        }
+        let settings = settings(StorageSettings::embedded(folder.path()));
+        let line = verify(&settings, "all", drop).await.unwrap_err().to_string();
+        assert_eq!(line, "ledger \"all\" is broken: entry 2 is missing, or out of its place");
+    }
+
+    #[tokio::test]
     async fn a_store_in_memory_has_no_ledger_to_look_at() {
         let line = head(&settings(StorageSettings::Memory), "all").await.unwrap_err().to_string();
         assert!(line.starts_with("storage is `memory`"), "{line}");
