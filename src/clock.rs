@@ -154,18 +154,5 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 
 /// A random number in 0..1, for jitter.
 pub fn random_unit() -> f64 {
-    unit(random_bytes())
-}
-
-/// Both, by one call of the operating system: each costs about a microsecond, and a step needs both.
-pub fn random_bytes_and_unit() -> ([u8; 16], f64) {
-    let both: [u8; 24] = random_bytes();
-    let (mut bytes, mut rest) = ([0; 16], [0; 8]);
-    bytes.copy_from_slice(&both[..16]);
-    rest.copy_from_slice(&both[16..]);
-    (bytes, unit(rest))
-}
-
-fn unit(bytes: [u8; 8]) -> f64 {
-    (u64::from_be_bytes(bytes) >> 11) as f64 / (1_u64 << 53) as f64
+    (u64::from_be_bytes(random_bytes()) >> 11) as f64 / (1_u64 << 53) as f64
 }

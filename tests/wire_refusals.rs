@@ -169,6 +169,14 @@ fn every_true_is_written_as_one() {
 }
 
 #[test]
+fn a_true_inside_an_opaque_value_keeps_its_byte() {
+    for byte in [0, 1, 2, 0xff] {
+        let value = of(&[field(2, 2, &[byte])]);
+        assert_eq!(again::<Value>(value.clone().into()), Ok(Bytes::from(value)));
+    }
+}
+
+#[test]
 fn elements_are_of_the_declared_type_even_when_there_are_none() {
     let errors = |list: &[u8]| read::<InvalidRequest>(&of(&[field(15, 1, list)]));
     assert_eq!(errors(&[11, 0, 0, 0, 0]), Ok(InvalidRequest { errors: vec![] }));

@@ -90,7 +90,7 @@ pub async fn run(options: DemoOptions, stop: CancellationToken) -> Result<(), De
         let mut printer = Printer::default();
         story::tell(&caller, &clock, &mut printer).await?;
         if !options.once {
-            prompt::invite(address);
+            prompt::invite(address, &folder.path);
             prompt::run(&caller, &clock, &mut printer).await;
         }
         Ok(())

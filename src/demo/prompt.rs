@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tokio::sync::mpsc;
 
@@ -58,8 +59,9 @@ enum BadLine<'a> {
 }
 
 /// Says what to try.
-pub(super) fn invite(address: SocketAddr) {
-    line("\nThe service stays up. Ask it from another terminal:\n");
+pub(super) fn invite(address: SocketAddr, folder: &Path) {
+    line(format_args!("\nThe service stays up, its machines are in {}.", folder.display()));
+    line("Ask it from another terminal:\n");
     line(format_args!("  curl http://{address}/health"));
     line(format_args!("  curl http://{address}/metrics"));
     line("\nOr write commands here (Ctrl-C or `quit` ends):\n");
@@ -150,12 +152,14 @@ async fn work(caller: &Caller, printer: &mut Printer, command: Command<'_>) -> R
             answer(format!("accepted as {}", caller.notify(id, text).await?));
             notified = true;
         }
-        Command::Show { id } => printer.forget(id),
+        Command::Show { id } => {
+            printer.forget(id);
+            printer.heading();
+        }
         Command::Remove { id } => caller.remove(id).await?,
         Command::Help | Command::Quit | Command::Nothing => {}
     }
     let machine = caller.machine(id, printer.last_event(id)).await?;
-    printer.heading();
     printer.machine(id, machine.as_ref());
     Ok(notified || machine.is_some_and(|machine| machine.timer.is_some()))
 }

@@ -25,6 +25,8 @@ const POSTPONE_MS: f64 = 1_000.0;
 
 pub struct NamespaceEngine {
     pub(super) name: Namespace,
+    /// The name as processors are given it.
+    pub(super) wire_name: Bytes,
     pub(super) options: NamespaceOptions,
     pub(super) metrics: NamespaceMetrics,
     pub(super) shared: Arc<Shared>,
@@ -73,6 +75,7 @@ impl NamespaceEngine {
         let horizon_ms = i64::try_from(interval_of(&options).as_millis() * 2).unwrap_or(i64::MAX);
         let namespace = Arc::new(Self {
             name: Namespace::new(&options.name),
+            wire_name: Bytes::copy_from_slice(options.name.as_bytes()),
             metrics,
             schedule: Schedule::new(shared.clock.clone(), horizon_ms),
             registry: Registry::new(shared.options.machine_queue_limit),

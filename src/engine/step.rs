@@ -8,7 +8,7 @@ use super::cache::Cached;
 use super::error::EngineError;
 use super::worker::Worker;
 use super::{Request, Shared};
-use crate::clock::{random_bytes_and_unit, random_unit};
+use crate::clock::{random_bytes, random_unit};
 use crate::machine::{
     self, CommitId, Dispatch, Impact, NotificationId, Outcome, Record, RequestContext, Slice, Stamp, Status, Success,
     slice,
@@ -119,7 +119,7 @@ impl Worker {
         };
         let own_signal = matches!(impact, Impact::Timeout);
         let machine = wire::Machine {
-            ns: Bytes::copy_from_slice(self.key.ns.as_str().as_bytes()),
+            ns: self.namespace.wire_name.clone(),
             id: self.key.id.as_bytes().clone(),
             history: wire::History::from_encoded(history),
             history_range: range,
@@ -168,8 +168,12 @@ impl Worker {
         outcome: Option<Outcome>,
         waiting: &[NotificationId],
     ) -> Result<Option<Success>, EngineError> {
-        let (commit, jitter) = random_bytes_and_unit();
-        let stamp = Stamp { now_micros: self.shared().clock.now_micros(), commit: CommitId(commit), jitter };
+        let stamp = Stamp {
+            now_micros: self.shared().clock.now_micros(),
+            commit: CommitId(random_bytes()),
+            // Only a timer's retry is jittered, and randomness costs a system call.
+            jitter: if matches!(impact, Impact::Timeout) { random_unit() } else { 0.5 },
+        };
         let transient = matches!(outcome, Some(Outcome::Transient(_)));
         let context: &RequestContext = &request.context;
         let policy = &self.namespace.options.policy;
@@ -215,10 +219,13 @@ impl Worker {
             let delay = self.namespace.options.storage_retries.delay(attempt, random_unit());
             let wait = delay.and_then(|delay| i64::try_from(delay.as_millis()).ok()).unwrap_or(LONGEST_WAIT_MS);
             let until = clock.now().saturating_add(wait);
-            if unknown && last {
-                // Nobody takes a step here any more: the next run reads what became of it.
+            if unknown {
+                // What is held may be outdated: those who pass the queue by read the store until this is settled.
                 self.forget();
-                return Err(EngineError::Killed);
+                if last {
+                    // Nobody takes a step here any more: the next run reads what became of it.
+                    return Err(EngineError::Killed);
+                }
             }
             let hopeless = delay.is_none() || until >= deadline || matches!(error, StorageError::Corrupt(_));
             if !unknown && (last || hopeless) {

@@ -1,0 +1,262 @@
+//! Bounds: each with its refusal and its metric, and what a panic costs.
+
+use std::sync::atomic::Ordering;
+
+use machinegun::engine::{Bound, EngineError};
+use machinegun::machine::Impact;
+use machinegun::wire::Value;
+
+use crate::faulty::Fault;
+use crate::on_every_storage;
+use crate::scripted::{done, reply};
+use crate::world::{Mg, World, call, ok, until};
+
+on_every_storage!(
+    a_full_queue_refuses_and_says_so,
+    machines_being_loaded_are_bounded_and_those_that_are_loaded_are_not,
+    a_machine_that_waits_for_its_processor_is_not_loading_any_more,
+    steps_in_flight_are_bounded_in_all_and_per_namespace,
+    callers_who_hang_up_do_not_widen_the_bound,
+    reads_and_notifications_go_on_while_steps_are_refused,
+    a_timer_refused_by_a_bound_fires_a_moment_later,
+    the_cache_lets_go_of_the_least_recently_used_and_they_still_answer,
+    a_machine_that_was_shed_while_it_worked_is_not_counted,
+    an_idle_machine_is_unloaded_and_loaded_again,
+    an_unloaded_machine_is_not_counted_as_held,
+    a_panicking_processor_costs_one_answer,
+    a_panicking_store_costs_one_answer,
+    a_timer_whose_processor_panics_comes_again,
+);
+
+fn overload(bound: Bound) -> Result<machinegun::machine::Success, EngineError> {
+    Err(EngineError::Overload(bound))
+}
+
+fn refusals(mg: &World, bound: Bound) -> i64 {
+    mg.metric("machinegun_refusals_total", bound.setting())
+}
+
+async fn a_full_queue_refuses_and_says_so(mg: Mg) {
+    let mg = mg.with(|options, _| options.machine_queue_limit = 2).start().await;
+    mg.machine("m", done()).await;
+    let mut gate = mg.processor.hold("m");
+    let running = mg.ask("m", call("running"));
+    gate.reached().await;
+    let waiting = [mg.ask("m", call("1")), mg.ask("m", call("2"))];
+    assert_eq!(mg.call("m", "3").await, overload(Bound::MachineQueue));
+    assert_eq!(refusals(&mg, Bound::MachineQueue), 1);
+    mg.machine("other", done()).await;
+    gate.open();
+    running.await.unwrap();
+    for call in waiting {
+        call.await.unwrap();
+    }
+    assert_eq!(mg.call("m", "3").await, ok("3"));
+}
+
+async fn machines_being_loaded_are_bounded_and_those_that_are_loaded_are_not(mg: Mg) {
+    let mg = mg.with(|options, _| options.loading_limit = 2).start().await;
+    mg.machine("loaded", done()).await;
+    let mut gate = mg.storage.hold_reads();
+    let loading = [mg.ask("a", call("x")), mg.ask("b", call("x"))];
+    assert_eq!(mg.call("c", "x").await, overload(Bound::Loading));
+    assert_eq!(refusals(&mg, Bound::Loading), 1);
+    assert_eq!(mg.call("loaded", "x").await, ok("x"));
+    gate.reached().await;
+    gate.open();
+    for call in loading {
+        call.await.unwrap_err();
+    }
+    mg.machine("c", done()).await;
+}
+
+async fn a_machine_that_waits_for_its_processor_is_not_loading_any_more(mg: Mg) {
+    let mg = mg.with(|options, _| options.loading_limit = 1).start().await;
+    let mut gate = mg.processor.hold("a");
+    let init = mg.ask("a", Impact::Init { args: Value::str("") });
+    gate.reached().await;
+    mg.machine("b", done()).await;
+    gate.open();
+    init.await.unwrap();
+}
+
+async fn steps_in_flight_are_bounded_in_all_and_per_namespace(mg: Mg) {
+    let bounded = mg.with(|options, _| options.steps_in_flight_per_namespace = 2).start().await;
+    let check = async |mg: &World| {
+        let mut gate = mg.processor.hold("m");
+        let running = mg.ask("m", call("running"));
+        gate.reached().await;
+        let waiting = mg.ask("m", call("waiting"));
+        assert_eq!(mg.metric("machinegun_steps_in_flight", "ns"), 2);
+        assert_eq!(mg.call("other", "x").await, overload(Bound::StepsInFlight));
+        gate.open();
+        running.await.unwrap();
+        waiting.await.unwrap();
+        assert_eq!(mg.metric("machinegun_steps_in_flight", "ns"), 0);
+        assert_eq!(mg.call("m", "again").await, ok("again"));
+        assert_eq!(refusals(mg, Bound::StepsInFlight), 1);
+    };
+    bounded.machine("m", done()).await;
+    check(&bounded).await;
+    let in_all = bounded
+        .restart_with(1, |mg| {
+            mg.with(|options, _| {
+                options.steps_in_flight_per_namespace = 100;
+                options.steps_in_flight = 2;
+            })
+        })
+        .await;
+    check(&in_all).await;
+}
+
+async fn callers_who_hang_up_do_not_widen_the_bound(mg: Mg) {
+    let mg = mg.with(|options, _| options.steps_in_flight = 2).start().await;
+    mg.machine("m", done()).await;
+    let mut gate = mg.processor.hold("m");
+    drop(mg.ask("m", call("running")));
+    gate.reached().await;
+    drop(mg.ask("m", call("waiting")));
+    assert_eq!(mg.call("m", "x").await, overload(Bound::StepsInFlight));
+    gate.open();
+    mg.processor.question(3).await;
+    until(|| mg.metric("machinegun_steps_in_flight", "ns") == 0).await;
+    assert_eq!(mg.call("m", "x").await, ok("x"));
+}
+
+async fn reads_and_notifications_go_on_while_steps_are_refused(mg: Mg) {
+    let mg = mg.with(|options, _| options.steps_in_flight = 1).start().await;
+    mg.three_events("m").await;
+    let mut gate = mg.processor.hold("m");
+    let running = mg.ask("m", call("running"));
+    gate.reached().await;
+    assert_eq!(mg.call("m", "x").await, overload(Bound::StepsInFlight));
+    assert_eq!(mg.events("m").await.len(), 3);
+    mg.notify("m", "x").await.unwrap();
+    gate.open();
+    running.await.unwrap();
+    mg.processor.question(3).await;
+}
+
+async fn a_timer_refused_by_a_bound_fires_a_moment_later(mg: Mg) {
+    let mg = mg.with(|options, _| options.machine_queue_limit = 1).start().await;
+    mg.machine("m", done().timer(1)).await;
+    let mut gate = mg.processor.hold("m");
+    let running = mg.ask("m", call("running"));
+    gate.reached().await;
+    let waiting = mg.ask("m", call("waiting"));
+    mg.advance(1_000);
+    until(|| refusals(&mg, Bound::MachineQueue) == 1).await;
+    gate.open();
+    running.await.unwrap();
+    waiting.await.unwrap();
+    assert_eq!(mg.processor.count(), 3);
+    mg.advance(1_500);
+    mg.processor.question(4).await;
+}
+
+async fn the_cache_lets_go_of_the_least_recently_used_and_they_still_answer(mg: Mg) {
+    // Room for about three machines.
+    let mg = mg.with(|options, _| options.cache = 8_000).start().await;
+    for n in 0..10 {
+        mg.three_events(&format!("m{n}")).await;
+    }
+    until(|| mg.metric("machinegun_workers", "ns") <= 3).await;
+    assert!(mg.engine.cached_bytes() <= 8_000, "{}", mg.engine.cached_bytes());
+    let reads = mg.storage.reads.load(Ordering::SeqCst);
+    mg.call("m9", "x").await.unwrap();
+    assert_eq!(mg.storage.reads.load(Ordering::SeqCst), reads, "the latest is held");
+    for n in 0..10 {
+        mg.change(&format!("m{n}"), reply("").event("d")).await;
+        assert_eq!(mg.events(&format!("m{n}")).await.len(), 4);
+    }
+    assert!(mg.storage.reads.load(Ordering::SeqCst) > reads);
+}
+
+async fn a_machine_that_was_shed_while_it_worked_is_not_counted(mg: Mg) {
+    let mg = mg.with(|options, _| options.cache = 5_000).start().await;
+    mg.machine("old", done()).await;
+    let mut gate = mg.processor.hold("old");
+    let running = mg.ask("old", call("running"));
+    gate.reached().await;
+    // Two more than there is room for: the one that works is told to let go.
+    mg.machine("a", done()).await;
+    mg.machine("b", done()).await;
+    gate.open();
+    assert_eq!(running.await, ok("running"));
+    until(|| mg.metric("machinegun_workers", "ns") <= 2).await;
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
+    let held = mg.engine.cached_bytes() as i64;
+    let each = held / mg.metric("machinegun_workers", "ns").max(1);
+    assert!((2_000..3_000).contains(&each), "{held} bytes for {} workers", mg.metric("machinegun_workers", "ns"));
+    assert_eq!(mg.call("old", "x").await, ok("x"));
+}
+
+async fn an_idle_machine_is_unloaded_and_loaded_again(mg: Mg) {
+    let mg = mg.with(|_, namespace| namespace.unload_ms = 1_000).start().await;
+    mg.three_events("m").await;
+    mg.advance(999);
+    mg.call("m", "x").await.unwrap();
+    mg.advance(999);
+    assert_eq!(mg.metric("machinegun_workers", "ns"), 1);
+    let reads = mg.storage.reads.load(Ordering::SeqCst);
+    mg.call("m", "x").await.unwrap();
+    assert_eq!(mg.storage.reads.load(Ordering::SeqCst), reads);
+    mg.advance(1_000);
+    until(|| mg.metric("machinegun_workers", "ns") == 0).await;
+    assert_eq!(mg.call("m", "x").await, ok("x"));
+    assert_eq!(mg.processor.questions().pop().unwrap().machine.history.len(), 3);
+    assert_eq!(mg.storage.reads.load(Ordering::SeqCst), reads + 1);
+}
+
+async fn an_unloaded_machine_is_not_counted_as_held(mg: Mg) {
+    let mg = mg.with(|_, namespace| namespace.unload_ms = 1_000).start().await;
+    mg.three_events("m").await;
+    assert!(mg.engine.cached_bytes() > 0);
+    mg.advance(1_000);
+    until(|| mg.metric("machinegun_workers", "ns") == 0).await;
+    assert_eq!(mg.engine.cached_bytes(), 0);
+}
+
+async fn a_panicking_processor_costs_one_answer(mg: Mg) {
+    let mg = mg.start().await;
+    mg.three_events("m").await;
+    mg.processor.behave(|question| {
+        assert_ne!(crate::scripted::name(&question.ask), "call break", "the test has it so");
+        reply("fine").into()
+    });
+    let mut gate = mg.processor.hold("m");
+    let breaking = mg.ask("m", call("break"));
+    let waiting = mg.ask("m", call("x"));
+    gate.reached().await;
+    gate.open();
+    assert_eq!(breaking.await, Err(EngineError::Killed));
+    assert_eq!(waiting.await, ok("fine"));
+    assert_eq!(mg.call("m", "y").await, ok("fine"));
+    assert_eq!(mg.events("m").await.len(), 3);
+    assert_eq!(mg.metric("machinegun_workers", "ns"), 1);
+    assert_eq!(mg.metric("machinegun_steps_in_flight", "ns"), 0);
+}
+
+async fn a_panicking_store_costs_one_answer(mg: Mg) {
+    let mg = mg.start().await;
+    mg.three_events("m").await;
+    mg.storage.then(Fault::Panic);
+    mg.processor.then(reply("").event("never"));
+    assert_eq!(mg.call("m", "x").await, Err(EngineError::Killed));
+    mg.change("m", reply("").event("d")).await;
+    assert_eq!(mg.events("m").await[3..], [(4, "d".to_owned())]);
+}
+
+async fn a_timer_whose_processor_panics_comes_again(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done().timer(1)).await;
+    mg.processor.behave(|_| panic!("the test has it so"));
+    mg.advance(1_000);
+    mg.processor.question(2).await;
+    mg.settle().await;
+    mg.processor.behave(|_| done().into());
+    mg.advance(1_500);
+    mg.processor.question(3).await;
+}

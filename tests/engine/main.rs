@@ -1,0 +1,34 @@
+//! The engine with a scripted processor, a clock turned by hand, and a store that fails on demand. Every promise is held
+//! on every storage.
+
+mod bounds;
+mod conflicts;
+mod deadlines;
+mod faulty;
+mod hammer;
+mod notifications;
+mod removal;
+mod retries;
+mod scripted;
+mod steps;
+mod stop;
+mod timers;
+mod world;
+
+/// Runs each promise on every storage. A promise that is not listed is dead code, which clippy finds.
+macro_rules! on_every_storage {
+    ($($promise:ident),* $(,)?) => {$(
+        mod $promise {
+            #[tokio::test]
+            async fn memory() {
+                crate::world::guarded(super::$promise(crate::world::memory())).await;
+            }
+
+            #[tokio::test]
+            async fn embedded() {
+                crate::world::guarded(super::$promise(crate::world::embedded())).await;
+            }
+        }
+    )*};
+}
+pub(crate) use on_every_storage;

@@ -1,0 +1,351 @@
+//! Notifications: accepted at once, delivered in order, each taking effect once.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use machinegun::engine::SchedulerOptions;
+use machinegun::machine::{Impact, Outcome, Refusal, Status};
+use machinegun::processor::{Ask, Question};
+
+use crate::faulty::Fault;
+use crate::on_every_storage;
+use crate::scripted::{done, reply, text, transient, unexpected};
+use crate::world::{Mg, World, call, ok, repair, until};
+
+on_every_storage!(
+    notifications_are_delivered_in_the_order_of_acceptance_once_each,
+    an_unknown_machine_is_not_notified,
+    a_failing_notification_holds_back_the_later_ones_until_its_time,
+    a_notification_that_breaks_its_machine_is_delivered_after_the_repair,
+    a_failed_machine_is_notified_and_learns_of_it_after_a_simple_repair,
+    a_machine_started_anew_is_not_given_its_predecessors,
+    a_notification_survives_a_restart_before_its_delivery,
+    a_notification_whose_commit_was_lost_takes_effect_once,
+    disabled_notifications_are_accepted_and_wait,
+    with_notifications_disabled_a_repaired_machines_timer_still_fires,
+    a_notification_and_a_timer_that_are_due_together_both_come,
+    a_notification_held_back_by_our_own_bounds_comes_in_a_moment,
+    a_notification_waits_for_a_store_that_cannot_be_read,
+    a_put_off_notification_does_not_delay_a_timer,
+    many_notifications_to_one_machine_all_come,
+    many_parked_notifications_all_come_after_the_repair,
+    a_conflict_on_the_way_delivers_it_again_without_doubling_it,
+);
+
+fn is_notification(question: &Question) -> bool {
+    matches!(question.ask, Ask::Notification(_))
+}
+
+/// Notifications become events of the same text, other signals nothing.
+fn noting(question: &Question) -> Outcome {
+    match &question.ask {
+        Ask::Notification(args) => done().event(&text(args)).into(),
+        _ => reply("").into(),
+    }
+}
+
+async fn texts(mg: &World, machine: &str) -> Vec<String> {
+    mg.events(machine).await.into_iter().map(|(_, text)| text).collect()
+}
+
+async fn notifications_are_delivered_in_the_order_of_acceptance_once_each(mg: Mg) {
+    let mg = mg.start().await;
+    mg.processor.behave(noting);
+    mg.init("m").await.unwrap();
+    let mut gate = mg.processor.hold("m");
+    let asked = mg.ask("m", call("x"));
+    gate.reached().await;
+    let mut ids = Vec::new();
+    for text in ["a", "b", "c"] {
+        ids.push(mg.notify("m", text).await.unwrap());
+    }
+    assert!(ids.is_sorted());
+    gate.open();
+    asked.await.unwrap();
+    mg.processor.question(5).await;
+    mg.settle().await;
+    mg.advance(1_000_000);
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a", "b", "c"]);
+    assert_eq!(mg.storage.inner().notifications(&mg.key("m"), 10).await.unwrap(), []);
+    assert_eq!(mg.metric("mg_machine_notification_changes_total", "success"), 3);
+}
+
+async fn an_unknown_machine_is_not_notified(mg: Mg) {
+    let mg = mg.start().await;
+    assert_eq!(mg.notify("m", "x").await, Err(Refusal::MachineNotFound.into()));
+    mg.machine("m", done()).await;
+    mg.ask("m", Impact::Remove).await.unwrap();
+    assert_eq!(mg.notify("m", "x").await, Err(Refusal::MachineNotFound.into()));
+}
+
+async fn a_failing_notification_holds_back_the_later_ones_until_its_time(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.processor.behave(noting);
+    mg.processor.then(transient());
+    mg.notify("m", "a").await.unwrap();
+    mg.processor.question(2).await;
+    mg.settle().await;
+    mg.notify("m", "b").await.unwrap();
+    mg.settle().await;
+    mg.advance(4_999);
+    mg.settle().await;
+    assert_eq!(mg.processor.count(), 2);
+    // Others' steps go on meanwhile.
+    assert_eq!(mg.call("m", "x").await, ok(""));
+    mg.advance(1);
+    mg.processor.question(5).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a", "b"]);
+    // Nothing is due any more.
+    assert_eq!(mg.get("m").await.unwrap().record.due(), None);
+}
+
+async fn a_notification_that_breaks_its_machine_is_delivered_after_the_repair(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.processor.then(unexpected());
+    mg.notify("m", "a").await.unwrap();
+    mg.processor.question(2).await;
+    mg.settle().await;
+    assert!(matches!(mg.get("m").await.unwrap().record.status, Status::Failed { .. }));
+    mg.notify("m", "b").await.unwrap();
+    mg.advance(1_000_000);
+    mg.settle().await;
+    assert_eq!(mg.processor.count(), 2);
+    mg.processor.behave(noting);
+    mg.ask("m", repair("x")).await.unwrap();
+    mg.processor.question(5).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a", "b"]);
+}
+
+async fn a_failed_machine_is_notified_and_learns_of_it_after_a_simple_repair(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.fail("m").await;
+    mg.notify("m", "a").await.unwrap();
+    mg.settle().await;
+    // Parked: it brings no due of its own any more.
+    assert_eq!(mg.storage.inner().dues(i64::MAX - 1, None, 10).await.unwrap(), []);
+    mg.processor.behave(noting);
+    mg.ask("m", Impact::SimpleRepair).await.unwrap();
+    mg.processor.question(3).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a"]);
+}
+
+async fn a_machine_started_anew_is_not_given_its_predecessors(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    let mut gate = mg.processor.hold("m");
+    mg.processor.then(reply("").remove());
+    let removed = mg.ask("m", call("x"));
+    gate.reached().await;
+    mg.notify("m", "old").await.unwrap();
+    mg.storage.keeps.store(true, Ordering::SeqCst);
+    gate.open();
+    removed.await.unwrap();
+    mg.processor.behave(noting);
+    mg.init("m").await.unwrap();
+    mg.notify("m", "new").await.unwrap();
+    mg.processor.question(4).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["new"]);
+    assert_eq!(mg.processor.questions().iter().filter(|question| is_notification(question)).count(), 1);
+}
+
+async fn a_notification_survives_a_restart_before_its_delivery(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    let mut gate = mg.processor.hold("m");
+    let asked = mg.ask("m", call("x"));
+    gate.reached().await;
+    mg.notify("m", "a").await.unwrap();
+    mg.processor.behave(noting);
+    let stop = tokio::spawn({
+        let engine = mg.engine.clone();
+        async move { engine.stop().await }
+    });
+    until(|| mg.ask("m", call("refused")).as_mut().now_or_never_is_stopping()).await;
+    gate.open();
+    asked.await.unwrap();
+    stop.await.unwrap();
+    assert_eq!(mg.processor.count(), 2);
+    let mg = mg.restart(1).await;
+    mg.processor.question(3).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a"]);
+}
+
+/// Whether a step is refused because the service stops.
+trait Stopping {
+    fn now_or_never_is_stopping(self) -> bool;
+}
+
+impl<F: Future<Output = crate::world::Answer>> Stopping for F {
+    fn now_or_never_is_stopping(self) -> bool {
+        use futures_util::FutureExt;
+        self.now_or_never() == Some(Err(machinegun::engine::EngineError::Stopping))
+    }
+}
+
+async fn a_notification_whose_commit_was_lost_takes_effect_once(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.processor.behave(noting);
+    mg.storage.then(Fault::Unknown { applied: true }).then(Fault::Unknown { applied: false });
+    mg.notify("m", "a").await.unwrap();
+    mg.notify("m", "b").await.unwrap();
+    until(|| mg.storage.commits().len() == 2).await;
+    mg.advance(10);
+    until(|| mg.storage.commits().len() == 3).await;
+    mg.advance(20);
+    mg.processor.question(3).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a", "b"]);
+    assert_eq!(mg.processor.count(), 3);
+}
+
+async fn disabled_notifications_are_accepted_and_wait(mg: Mg) {
+    let mg = mg.notifications(None).start().await;
+    mg.machine("m", done()).await;
+    mg.notify("m", "a").await.unwrap();
+    mg.advance(1_000_000);
+    mg.settle().await;
+    assert_eq!(mg.processor.count(), 1);
+    mg.processor.behave(noting);
+    let enabled = SchedulerOptions { scan_interval: Duration::from_secs(60), capacity: 100 };
+    let mg = mg.restart_with(1, |mg| mg.notifications(Some(enabled))).await;
+    mg.processor.question(2).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a"]);
+}
+
+async fn with_notifications_disabled_a_repaired_machines_timer_still_fires(mg: Mg) {
+    let mg = mg.notifications(None).start().await;
+    mg.machine("m", done().timer(10)).await;
+    mg.fail("m").await;
+    // From now on the record says that notifications may wait, and that is due before the timer is.
+    mg.ask("m", Impact::SimpleRepair).await.unwrap();
+    mg.advance(10_000);
+    assert!(matches!(mg.processor.question(3).await.ask, Ask::Timeout));
+}
+
+async fn a_notification_and_a_timer_that_are_due_together_both_come(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    let mut gate = mg.processor.hold("m");
+    mg.processor.then(reply("").timer(0));
+    let asked = mg.ask("m", call("x"));
+    gate.reached().await;
+    mg.notify("m", "a").await.unwrap();
+    mg.settle_but_one().await;
+    gate.open();
+    asked.await.unwrap();
+    mg.processor.question(4).await;
+    let mut asks = mg.processor.asks()[2..].to_vec();
+    asks.sort();
+    assert_eq!(asks, ["notification a", "timeout"]);
+}
+
+async fn a_notification_held_back_by_our_own_bounds_comes_in_a_moment(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.processor.behave(noting);
+    mg.processor.then(Outcome::HeldBack("the pool is empty".to_owned()));
+    mg.notify("m", "a").await.unwrap();
+    mg.processor.question(2).await;
+    mg.settle().await;
+    mg.advance(499);
+    mg.settle().await;
+    assert_eq!(mg.processor.count(), 2);
+    mg.advance(1_001);
+    mg.processor.question(3).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a"]);
+}
+
+async fn a_notification_waits_for_a_store_that_cannot_be_read(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.processor.behave(noting);
+    let mut gate = mg.processor.hold("m");
+    let asked = mg.ask("m", call("x"));
+    gate.reached().await;
+    mg.notify("m", "a").await.unwrap();
+    mg.settle_but_one().await;
+    mg.storage.down.store(true, Ordering::SeqCst);
+    gate.open();
+    asked.await.unwrap();
+    mg.settle().await;
+    mg.storage.down.store(false, Ordering::SeqCst);
+    mg.advance(1_500);
+    mg.processor.question(3).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a"]);
+}
+
+async fn a_put_off_notification_does_not_delay_a_timer(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done().timer(1)).await;
+    mg.processor.behave(noting);
+    mg.advance(900);
+    mg.processor.then(Outcome::HeldBack("the pool is empty".to_owned()));
+    mg.notify("m", "a").await.unwrap();
+    mg.processor.question(2).await;
+    mg.settle().await;
+    mg.advance(100);
+    assert!(matches!(mg.processor.question(3).await.ask, Ask::Timeout));
+    mg.settle().await;
+    mg.advance(1_400);
+    mg.processor.question(4).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a"]);
+}
+
+async fn many_notifications_to_one_machine_all_come(mg: Mg) {
+    let mg = mg.start().await;
+    mg.processor.behave(noting);
+    mg.init("m").await.unwrap();
+    let expected: Vec<_> = (0..50).map(|n| n.to_string()).collect();
+    for text in &expected {
+        mg.notify("m", text).await.unwrap();
+    }
+    mg.processor.question(51).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, expected);
+}
+
+async fn many_parked_notifications_all_come_after_the_repair(mg: Mg) {
+    let mg = mg.start().await;
+    mg.processor.behave(noting);
+    mg.init("m").await.unwrap();
+    mg.fail("m").await;
+    let expected: Vec<_> = (0..50).map(|n| n.to_string()).collect();
+    for text in &expected {
+        mg.notify("m", text).await.unwrap();
+        mg.settle().await;
+    }
+    mg.advance(60_000);
+    mg.settle().await;
+    mg.ask("m", Impact::SimpleRepair).await.unwrap();
+    mg.processor.question(52).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, expected);
+}
+
+async fn a_conflict_on_the_way_delivers_it_again_without_doubling_it(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.processor.behave(noting);
+    mg.storage.then(Fault::Intrude(Box::new(|record| record)));
+    mg.notify("m", "a").await.unwrap();
+    mg.processor.question(3).await;
+    mg.settle().await;
+    mg.advance(1_000_000);
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a"]);
+    assert_eq!(mg.processor.count(), 3);
+}

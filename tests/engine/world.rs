@@ -1,0 +1,291 @@
+//! `memory().timers(None).start().await`: an engine with one namespace, "ns", and a hand on everything around it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use machinegun::clock::{Clock, ClockHand, Snowflakes};
+use machinegun::engine::{
+    Engine, EngineError, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, View,
+};
+use machinegun::machine::retry::{MaxRetries, RetryPolicy};
+use machinegun::machine::{
+    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Policy, RequestContext, Success,
+};
+use machinegun::storage::Storage;
+use machinegun::storage::embedded::{Embedded, EmbeddedOptions};
+use machinegun::storage::memory::Memory;
+use machinegun::telemetry::Metrics;
+use machinegun::wire::{Event, HistoryRange, Limits as WireLimits, Reader, Value, Wire};
+use tempfile::TempDir;
+
+use crate::faulty::Faulty;
+use crate::scripted::{Scripted, reply, text};
+
+/// Unix milliseconds at which every test begins; in the middle of a second on purpose.
+pub const BEGIN: i64 = 1_700_000_000_250;
+
+/// Milliseconds that a call has unless the test says otherwise.
+pub const PATIENCE: i64 = 30_000;
+
+pub type Answer = Result<Success, EngineError>;
+
+/// A step that was asked for and waits, or runs.
+pub type Asked = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What will be started.
+pub struct Mg {
+    storage: Arc<dyn Storage>,
+    folder: Option<TempDir>,
+    pub options: EngineOptions,
+    pub namespace: NamespaceOptions,
+    processor: Scripted,
+    begin: i64,
+}
+
+pub struct World {
+    pub engine: Arc<Engine>,
+    pub ns: Arc<NamespaceEngine>,
+    pub storage: Arc<Faulty>,
+    pub processor: Scripted,
+    pub hand: ClockHand,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    mg: Mg,
+}
+
+/// No test hangs: this is a guard for the tests, not a clock for the engine.
+pub async fn guarded(promise: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(60), promise).await.expect("the promise is kept in finite time");
+}
+
+pub fn memory() -> Mg {
+    Mg::on(Arc::new(Memory::new()), None)
+}
+
+pub fn embedded() -> Mg {
+    let folder = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions { free_space_reserve: 0, ..EmbeddedOptions::new(folder.path()) };
+    Mg::on(Embedded::open(options).unwrap(), Some(folder))
+}
+
+pub fn id(text: &str) -> MachineId {
+    MachineId::new(Bytes::copy_from_slice(text.as_bytes())).unwrap()
+}
+
+pub fn ok(text: &str) -> Answer {
+    Ok(Success::Response(Value::str(text)))
+}
+
+pub fn call(args: &str) -> Impact {
+    Impact::Call { args: Value::str(args), range: HistoryRange::ALL }
+}
+
+pub fn repair(args: &str) -> Impact {
+    Impact::Repair { args: Value::str(args), range: HistoryRange::ALL }
+}
+
+/// Forward, behind `after`, at most `limit`.
+pub fn range(after: i64, limit: i32) -> HistoryRange {
+    HistoryRange { after: Some(after), limit: Some(limit), ..HistoryRange::ALL }
+}
+
+/// Event ids with their texts.
+pub fn events(encoded: &[Bytes]) -> Vec<(i64, String)> {
+    let decode = |bytes: &Bytes| Event::read(&mut Reader::new(bytes.clone(), WireLimits::default())).unwrap();
+    encoded.iter().map(decode).map(|event| (event.id, text(&event.data))).collect()
+}
+
+/// Lets everything go on until `condition` holds. Takes no time of the engine's clock.
+pub async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}
+
+// === impl Mg ===
+
+impl Mg {
+    fn on(storage: Arc<dyn Storage>, folder: Option<TempDir>) -> Self {
+        let scheduler = SchedulerOptions { scan_interval: Duration::from_secs(60), capacity: 100 };
+        let processor = Scripted::new();
+        let namespace = NamespaceOptions {
+            name: "ns".to_owned(),
+            processor: Arc::new(processor.clone()),
+            policy: Policy {
+                timer_retries: RetryPolicy::linear(MaxRetries::Times(2), Duration::from_secs(1)),
+                notification_retry_ms: 5_000,
+                limits: Limits { step_size: 16 << 20 },
+            },
+            storage_retries: RetryPolicy::default(),
+            timer_processing_ms: 60_000,
+            unload_ms: 60_000,
+            timers: Some(scheduler),
+            notifications: Some(scheduler),
+        };
+        let options = EngineOptions {
+            machine_queue_limit: 10_000,
+            loading_limit: 500,
+            steps_in_flight: 10_000,
+            steps_in_flight_per_namespace: 10_000,
+            cache: 64 << 20,
+        };
+        Self { storage, folder, options, namespace, processor, begin: BEGIN }
+    }
+
+    pub fn timers(mut self, timers: Option<SchedulerOptions>) -> Self {
+        self.namespace.timers = timers;
+        self
+    }
+
+    pub fn notifications(mut self, notifications: Option<SchedulerOptions>) -> Self {
+        self.namespace.notifications = notifications;
+        self
+    }
+
+    pub fn capacity(mut self, capacity: usize) -> Self {
+        let set = |it: Option<SchedulerOptions>| it.map(|it| SchedulerOptions { capacity, ..it });
+        self.namespace.timers = set(self.namespace.timers);
+        self.namespace.notifications = set(self.namespace.notifications);
+        self
+    }
+
+    pub fn with(mut self, change: impl FnOnce(&mut EngineOptions, &mut NamespaceOptions)) -> Self {
+        change(&mut self.options, &mut self.namespace);
+        self
+    }
+
+    pub async fn start(self) -> World {
+        let (clock, hand) = Clock::manual(self.begin);
+        let metrics = Metrics::new();
+        let storage = Faulty::new(self.storage.clone());
+        let engine = Engine::start(
+            storage.clone(),
+            clock.clone(),
+            Snowflakes::new(1, clock.clone()),
+            &metrics,
+            self.options,
+            vec![self.namespace.clone()],
+        );
+        let ns = engine.namespace(b"ns").unwrap().clone();
+        let scanned = storage.clone();
+        until(|| scanned.scans.load(std::sync::atomic::Ordering::SeqCst) > 0).await;
+        World { engine, ns, storage, processor: self.processor.clone(), hand, clock, metrics, mg: self }
+    }
+}
+
+// === impl World ===
+
+impl World {
+    /// Another run of the service on the same store, `later_ms` after the end of this one.
+    pub async fn restart(self, later_ms: i64) -> World {
+        self.restart_with(later_ms, |mg| mg).await
+    }
+
+    pub async fn restart_with(self, later_ms: i64, change: impl FnOnce(Mg) -> Mg) -> World {
+        self.engine.stop().await;
+        let begin = self.clock.now() + later_ms;
+        let Mg { storage, folder, options, namespace, processor, .. } = self.mg;
+        change(Mg { storage, folder, options, namespace, processor, begin }).start().await
+    }
+
+    pub fn request(&self) -> Request {
+        Request { context: RequestContext::default(), deadline: self.clock.now() + PATIENCE }
+    }
+
+    /// Asks for a step. It is queued when this returns.
+    pub fn ask_by(&self, machine: &str, impact: Impact, deadline: i64) -> Asked {
+        let (ns, id, request) = (self.ns.clone(), id(machine), Request { deadline, ..self.request() });
+        let mut asked: Asked = Box::pin(async move { ns.execute(id, impact, request).await });
+        match (&mut asked).now_or_never() {
+            Some(answer) => Box::pin(std::future::ready(answer)),
+            None => asked,
+        }
+    }
+
+    pub fn ask(&self, machine: &str, impact: Impact) -> Asked {
+        self.ask_by(machine, impact, self.clock.now() + PATIENCE)
+    }
+
+    pub async fn init(&self, machine: &str) -> Answer {
+        self.ask(machine, Impact::Init { args: Value::str("") }).await
+    }
+
+    /// A machine that was started with this answer.
+    pub async fn machine(&self, machine: &str, answer: crate::scripted::Answer) {
+        self.processor.then(answer);
+        self.init(machine).await.unwrap();
+    }
+
+    pub async fn call(&self, machine: &str, args: &str) -> Answer {
+        self.ask(machine, call(args)).await
+    }
+
+    /// A call that is answered so by the processor.
+    pub async fn change(&self, machine: &str, answer: crate::scripted::Answer) {
+        self.processor.then(answer);
+        self.call(machine, "change").await.unwrap();
+    }
+
+    /// Fails the machine by a call.
+    pub async fn fail(&self, machine: &str) {
+        self.processor.then(crate::scripted::unexpected());
+        self.call(machine, "fail").await.unwrap_err();
+    }
+
+    pub async fn notify(&self, machine: &str, args: &str) -> Result<NotificationId, EngineError> {
+        let context = RequestContext::default();
+        self.ns.notify(id(machine), Value::str(args), HistoryRange::ALL, context).await
+    }
+
+    pub async fn get(&self, machine: &str) -> Result<View, EngineError> {
+        self.ns.get(id(machine), &HistoryRange::ALL).await
+    }
+
+    pub async fn events(&self, machine: &str) -> Vec<(i64, String)> {
+        events(&self.get(machine).await.unwrap().events)
+    }
+
+    pub fn key(&self, machine: &str) -> MachineKey {
+        MachineKey { ns: Namespace::new("ns"), id: id(machine) }
+    }
+
+    pub fn advance(&self, ms: u64) {
+        self.hand.advance(Duration::from_millis(ms));
+    }
+
+    /// Returns once every wake-up that is due by now was worked off.
+    pub async fn settle(&self) {
+        self.settled(0).await;
+    }
+
+    /// As `settle`, but one wake-up waits for a step that is being held.
+    pub async fn settle_but_one(&self) {
+        self.settled(1).await;
+    }
+
+    async fn settled(&self, waiting: i64) {
+        let count = |change| self.metric("mg_scheduler_task_changes_total", change);
+        // Wake-ups are sent by a task that is ready to run, so it runs within a few turns.
+        let mut quiet = 0;
+        while quiet < 32 {
+            tokio::task::yield_now().await;
+            quiet = if count("\"finished\"") + waiting == count("\"created\"") { quiet + 1 } else { 0 };
+        }
+    }
+
+    /// A metric of the namespace with this label value, or 0.
+    pub fn metric(&self, name: &str, label: &str) -> i64 {
+        let text = String::from_utf8(self.metrics.render()).unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0) as i64
+    }
+
+    /// A machine with three events, whose worker is loaded.
+    pub async fn three_events(&self, machine: &str) {
+        self.machine(machine, reply("").event("a").event("b").event("c").aux("state")).await;
+    }
+}
