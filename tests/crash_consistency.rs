@@ -169,6 +169,24 @@ async fn a_torn_batch_behind_the_last_is_dropped() {
     }
 }
 
+/// Keys and values may hold any bytes: a torn batch whose inside looked like the head of another was taken for damage,
+/// and a healthy store refused to open after a crash.
+#[tokio::test]
+async fn a_torn_batch_whose_inside_looks_like_a_later_head_is_dropped() {
+    let journal = Journal::written(4).await;
+    let whole = fs::read(newest_journal(&journal.folder.path().join("store"))).unwrap();
+    let last = &whole[usize::try_from(journal.ends[2]).unwrap()..usize::try_from(journal.ends[3]).unwrap()];
+    for sequence in [1_u64, 100, 5_000, 1 << 20] {
+        let head = [&[1, 1, 0, 0, 0][..], &sequence.to_le_bytes(), &[2]].concat();
+        let inside = [&last[..last.len() / 2], &head.repeat(50)].concat();
+        for zeros in [0, 70_000] {
+            let tail = [&inside[..], &vec![0; zeros]].concat();
+            let stand = journal.changed(|path| append(path, &tail)).await;
+            assert_eq!(stand, Ok(4), "sequence {sequence}, {zeros} zeros behind");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_garbled_last_batch_costs_no_commit_before_it() {
     let journal = Journal::written(5).await;
