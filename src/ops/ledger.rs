@@ -2,7 +2,12 @@
 //!
 //! Both open the store of the configuration, so no service may hold it: a ledger is looked at while it stands still.
 
-use crate::config::{Settings, StorageSettings};
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::config::{self, Settings, StorageSettings};
 use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError};
 use crate::storage::ledger::{self, Broken, Head, Ledger};
 use crate::storage::{Storage, StorageError};
@@ -79,6 +84,39 @@ async fn open(settings: &Settings) -> Result<std::sync::Arc<Embedded>, LedgerErr
         error @ OpenError::Locked(_) => LedgerError::Running(error),
         error => LedgerError::Open(error),
     })
+}
+
+/// What the command line asks of a ledger.
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Recompute the chain; names the first broken entry and exits 1 if there is one
+    Verify {
+        /// The sink's id
+        sink: String,
+        /// The configuration, in YAML
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Print the last entry's id and the chain's hash, to be kept elsewhere
+    Head {
+        /// The sink's id
+        sink: String,
+        /// The configuration, in YAML
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+/// Does what the command line asks: the answer goes to standard output, progress to standard error.
+pub async fn run(command: LedgerCommand) -> Result<(), Box<dyn Error>> {
+    let line = match command {
+        LedgerCommand::Verify { sink, config } => {
+            verify(&config::load(&config)?.0, &sink, |line| eprintln!("{line}")).await?
+        }
+        LedgerCommand::Head { sink, config } => head(&config::load(&config)?.0, &sink).await?,
+    };
+    println!("{line}");
+    Ok(())
 }
 
 #[cfg(test)]
