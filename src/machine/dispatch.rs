@@ -24,7 +24,8 @@ pub fn dispatch(record: Option<&Record>, impact: &Impact, now: i64) -> Dispatch 
     let refuse = |refusal| Dispatch::Answer(Err(refusal));
     let ignore = Dispatch::Answer(Ok(Success::Done));
     let hindered = record.and_then(Record::hindered_by).map(|sink| {
-        let reason = format!("event_sink_unavailable: the machine owes {sink} {MOST_PARCELS} parcels, the most there may be");
+        let reason =
+            format!("event_sink_unavailable: the machine owes {sink} {MOST_PARCELS} parcels, the most there may be");
         refuse(Refusal::Unavailable(reason))
     });
     let Some(record) = record.filter(|record| {

@@ -97,7 +97,9 @@ pub(super) fn owe(
         let entries = changes.iter().filter(|_| subscription.lifecycle).map(|change| Lifecycle {
             at_micros,
             change: match change {
-                LifeChange::Failed { reason } => LifeChange::Failed { reason: after.shortened(&subscription.sink, reason) },
+                LifeChange::Failed { reason } => {
+                    LifeChange::Failed { reason: after.shortened(&subscription.sink, reason) }
+                }
                 other => other.clone(),
             },
         });
