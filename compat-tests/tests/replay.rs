@@ -25,30 +25,63 @@ async fn play(name: &str, recording: &Recording, storage: Storage, options: Opti
     report
 }
 
+async fn agrees_on_memory(name: &str, exchanges: usize) {
+    let recording = Recording::read(&file(name)).unwrap();
+    let report = play(name, &recording, Storage::Memory, Options::default()).await;
+    assert!(report.agrees(), "{report}");
+    assert_eq!(report.agreeing(), exchanges);
+}
+
+async fn agrees_on_the_embedded_store(name: &str, exchanges: usize) {
+    let recording = Recording::read(&file(name)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let storage = Storage::Embedded(directory.path().to_owned());
+    let report = play(name, &recording, storage, Options::default()).await;
+    assert!(report.agrees(), "{report}");
+    assert_eq!(report.agreeing(), exchanges);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_originals_suite_agrees_on_memory() {
-    let recording = Recording::read(&file("mg_woody")).unwrap();
-    let report = play("mg_woody", &recording, Storage::Memory, Options::default()).await;
-    assert!(report.agrees(), "{report}");
-    assert_eq!(report.agreeing(), 344);
+    agrees_on_memory("mg_woody", 344).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_originals_suite_agrees_on_the_embedded_store() {
-    let recording = Recording::read(&file("mg_woody")).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let storage = Storage::Embedded(directory.path().to_owned());
-    let report = play("mg_woody", &recording, storage, Options::default()).await;
-    assert!(report.agrees(), "{report}");
-    assert_eq!(report.agreeing(), 344);
+    agrees_on_the_embedded_store("mg_woody", 344).await;
 }
 
-/// The exchanges of one machine, with one of them changed, against the real service.
-async fn play_changed(seqs: &[u64], seq: u64, change: impl FnOnce(&mut Exchange)) -> Report {
-    let mut recording = Recording::read(&file("mg_woody")).unwrap().only(seqs);
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_of_2021_with_tags_and_its_event_sink_agrees_on_memory() {
+    agrees_on_memory("mg2021", 452).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_of_2021_with_tags_and_its_event_sink_agrees_on_the_embedded_store() {
+    agrees_on_the_embedded_store("mg2021", 452).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_modernizers_suite_agrees_on_memory() {
+    agrees_on_memory("modernizer", 32).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_modernizers_suite_agrees_on_the_embedded_store() {
+    agrees_on_the_embedded_store("modernizer", 32).await;
+}
+
+/// Some exchanges, with one of them changed, against the real service.
+async fn play_changed_of(name: &str, seqs: &[u64], seq: u64, change: impl FnOnce(&mut Exchange)) -> Report {
+    let mut recording = Recording::read(&file(name)).unwrap().only(seqs);
     change(recording.exchanges.iter_mut().find(|exchange| exchange.seq == seq).unwrap());
     let options = Options { stop_at_first: true, ..Options::default() };
-    play("mg_woody", &recording, Storage::Memory, options).await
+    play(name, &recording, Storage::Memory, options).await
+}
+
+/// The exchanges of one machine, with one of them changed.
+async fn play_changed(seqs: &[u64], seq: u64, change: impl FnOnce(&mut Exchange)) -> Report {
+    play_changed_of("mg_woody", seqs, seq, change).await
 }
 
 fn change_body(body: &mut bytes::Bytes, path: &[i16], value: Option<Node>) {
@@ -109,6 +142,53 @@ async fn a_timer_that_should_have_been_unset_is_noticed() {
     assert!(report.agrees(), "{report}");
     let report = play_changed(unset, 335, |it| change_reply(it, &[0, 3, 3], None)).await;
     assert_eq!((report.differences[0].seq, report.differences.len()), (None, 1), "{report}");
+}
+
+/// Two machines, a tag of the one, and the calls that find it by that.
+const TAGGED: &[u64] = &[57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 71];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_a_processor_says_is_the_one_that_finds_its_machine() {
+    let tag = &[0, 3, 2, 1];
+    let report = play_changed_of("mg2021", TAGGED, 60, |_| {}).await;
+    assert!(report.agrees(), "{report}");
+    let other = Some(Node::Bytes(b"other".to_vec()));
+    let report = play_changed_of("mg2021", TAGGED, 60, |it| change_reply(it, tag, other.clone())).await;
+    assert_eq!(report.differences[0].seq, Some(61), "nobody has the tag: {report}");
+    let report = play_changed_of("mg2021", TAGGED, 67, |it| change_reply(it, tag, other)).await;
+    assert_eq!(report.differences[0].seq, Some(66), "a tag of its own fails no machine: {report}");
+    let report = play_changed_of("mg2021", TAGGED, 60, |it| change_reply(it, &[0, 3, 2], None)).await;
+    assert_eq!(report.differences[0].seq, Some(61), "no tag at all: {report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_processor_says_reaches_the_readers_of_the_event_sink() {
+    let sink: &[u64] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+    let report = play_changed_of("mg2021", sink, 9, |_| {}).await;
+    assert!(report.agrees(), "{report}");
+    let report = play_changed_of("mg2021", sink, 9, |it| change_reply(it, &[0, 2, 4], None)).await;
+    assert_eq!(report.differences[0].seq, Some(10), "an event that is not there: {report}");
+    let number = Node::Struct([(3, Node::I64(3))].into());
+    let list = Node::List { element: 12, items: vec![Node::Struct([(1, Node::I32(43)), (2, number)].into())] };
+    let report = play_changed_of("mg2021", sink, 9, |it| change_reply(it, &[0, 2, 4], Some(list))).await;
+    let first = &report.differences[0];
+    assert_eq!((first.seq, first.field.as_str()), (Some(10), "success[2].event.format_version"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_modernizer_says_is_what_readers_get() {
+    let modernized: Vec<u64> = (1..=22).collect();
+    let payload = &[0, 1, 2];
+    let report = play_changed_of("modernizer", &modernized, 16, |_| {}).await;
+    assert!(report.agrees(), "{report}");
+    let other = Some(Node::Struct([(3, Node::I64(7))].into()));
+    let report = play_changed_of("modernizer", &modernized, 16, |it| change_reply(it, payload, other)).await;
+    let first = &report.differences[0];
+    assert_eq!(first.seq, Some(22), "{report}");
+    assert!(first.field.starts_with("success.history[0].data"), "{report}");
+    let version = Some(Node::I32(41));
+    let report = play_changed_of("modernizer", &modernized, 16, |it| change_reply(it, &[0, 1, 1], version)).await;
+    assert_eq!(report.differences[0].seq, Some(18), "an old event is modernized again: {report}");
 }
 
 fn command(file: &Path) -> Output {
