@@ -4,8 +4,9 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use machinegun::demo::{self, DemoOptions};
+use machinegun::ops::ledger::{self, LedgerCommand};
 use machinegun::{config, service};
 use tokio_util::sync::CancellationToken;
 
@@ -29,19 +30,21 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the service until it is told to stop (SIGTERM or SIGINT)
-    Serve {
-        /// The configuration, in YAML
-        #[arg(long, short, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Serve(ConfigFile),
     /// Check a configuration and show what becomes of each key; exits 1 on errors
-    CheckConfig {
-        /// The configuration, in YAML
-        #[arg(long, short, value_name = "FILE")]
-        config: PathBuf,
-    },
+    CheckConfig(ConfigFile),
     /// See it work: the service with a payment processor built in, and a story told through the port
     Demo(DemoOptions),
+    /// Look at a ledger while no service runs on its store
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+}
+
+#[derive(Args)]
+struct ConfigFile {
+    /// The configuration, in YAML
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
 }
 
 #[tokio::main]
@@ -55,9 +58,10 @@ async fn main() -> ExitCode {
         }
     };
     let outcome = match arguments.command {
-        Command::Serve { config } => serve(&config).await,
-        Command::CheckConfig { config } => check_config(&config),
+        Command::Serve(file) => serve(&file.config).await,
+        Command::CheckConfig(file) => check_config(&file.config),
         Command::Demo(options) => show(options).await,
+        Command::Ledger(command) => ledger::run(command).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,8 +80,7 @@ async fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     }
     let running = service::start(settings).await?;
     tracing::info!(address = %running.address(), "machinegun is up");
-    let stopper = running.stopper();
-    service::on_stop_signal(move || stopper.cancel())?;
+    service::stop_at_signal(running.stopper())?;
     running.wait().await?;
     tracing::info!("machinegun has stopped");
     Ok(())
@@ -91,7 +94,6 @@ fn check_config(path: &Path) -> Result<(), Box<dyn Error>> {
 
 async fn show(options: DemoOptions) -> Result<(), Box<dyn Error>> {
     let stop = CancellationToken::new();
-    let stopper = stop.clone();
-    service::on_stop_signal(move || stopper.cancel())?;
+    service::stop_at_signal(stop.clone())?;
     Ok(demo::run(options, stop).await?)
 }
