@@ -190,6 +190,7 @@ impl Replay {
         let before = count(&stage.state.borrow());
         let _ = stage.within(stage.options.linger, |state| count(state) > before).await;
         let differences = stage.state.borrow().differences.clone();
+        self.processor.stop().await;
         let Plan { name, steps, useless, .. } = &stage.plan;
         let ours = steps.iter().filter(|step| step.ours.is_some()).count();
         Report { recording: name.clone(), exchanges: steps.len(), differences, ours, useless: useless.clone() }

@@ -1,5 +1,7 @@
 //! The original's own API suite, played against the service: its clients and its processors notice no difference.
 
+use std::ffi::OsStr;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -191,8 +193,8 @@ async fn what_a_modernizer_says_is_what_readers_get() {
     assert_eq!(report.differences[0].seq, Some(18), "an old event is modernized again: {report}");
 }
 
-fn command(file: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_compat-tests")).arg("replay").arg(file).output().unwrap()
+fn command(arguments: &[&OsStr]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_compat-tests")).arg("replay").args(arguments).output().unwrap()
 }
 
 #[test]
@@ -204,15 +206,61 @@ fn the_command_says_what_differs_and_fails() {
     let path = directory.path().join("mg_woody.jsonl");
 
     std::fs::write(&path, first).unwrap();
-    let output = command(&path);
+    let output = command(&[path.as_os_str()]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "mg_woody: 1 of 1 exchanges agree\n");
     assert!(output.status.success());
 
     std::fs::write(&path, first.replace("\"woody.error-reason\": \"N", "\"woody.error-reason\": \"Another N")).unwrap();
-    let output = command(&path);
+    let output = command(&[path.as_os_str()]);
     let expected = "seq 1, inbound Start incorrect_NS/a1agTb7Acg7WKTjcMZ61AgNd8mW\n    field     woody.error-reason\n    \
                     expected  Another NamespaceNotFound\n    got       NamespaceNotFound\n\n\
                     mg_woody: 0 of 1 exchanges agree\n";
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// Lines of a recording, as a file of their own.
+fn part_of(name: &str, seqs: &[u64], path: &Path) {
+    let recorded = std::fs::read_to_string(file(name)).unwrap();
+    let is_wanted = |line: &&str| seqs.iter().any(|seq| line.contains(&format!("\"seq\": {seq},")));
+    let lines: Vec<&str> = recorded.lines().filter(is_wanted).collect();
+    assert_eq!(lines.len(), seqs.len());
+    std::fs::write(path, lines.join("\n")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_plays_several_recordings_against_a_service_that_runs_already() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let template = configuration::built_in("modernizer").unwrap();
+    let processor = format!("http://127.0.0.1:{port}");
+    let service = ServiceUnderTest::start(&configuration::fill(template, &processor, &Storage::Memory)).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let part = directory.path().join("part.jsonl");
+    part_of("mg_woody", NOTIFIED, &part);
+    let (url, port, modernizer) = (service.url(), port.to_string(), file("modernizer"));
+
+    let play = move || {
+        let options = [OsStr::new("--url"), OsStr::new(&url), OsStr::new("--processor-port"), OsStr::new(&port)];
+        command(&[&options[..], &[modernizer.as_os_str(), part.as_os_str()]].concat())
+    };
+    let output = tokio::task::spawn_blocking(play).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let expected = "modernizer: 32 of 32 exchanges agree\npart: 8 of 8 exchanges agree\n\
+                    in all: 40 of 40 exchanges agree\n";
+    assert_eq!(said, expected);
+    assert!(output.status.success());
+    service.stop().await.unwrap();
+}
+
+#[test]
+fn a_recording_that_can_not_be_played_fails_the_command_and_not_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let part = directory.path().join("mg_woody.jsonl");
+    part_of("mg_woody", NOTIFIED, &part);
+    let output = command(&[OsStr::new("nowhere.jsonl"), part.as_os_str()]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let expected = "mg_woody: 8 of 8 exchanges agree\nin all: 8 of 8 exchanges agree\nnot played: 1 of 2 recordings\n";
+    assert_eq!(said, expected);
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("nowhere.jsonl: "));
     assert_eq!(output.status.code(), Some(1));
 }
