@@ -23,6 +23,7 @@ on_every_storage!(
     an_unknown_commit_of_a_gone_policy_is_put_again_all_the_same,
     a_refused_commit_is_retried_within_the_deadline,
     a_refused_commit_never_sleeps_past_the_deadline,
+    a_commit_that_a_corrupt_store_refuses_is_not_retried,
     after_a_refused_commit_the_next_call_sees_the_right_state,
     an_acknowledged_event_is_never_overwritten,
     a_store_that_is_down_is_no_machines_fault,
@@ -224,6 +225,15 @@ async fn a_refused_commit_never_sleeps_past_the_deadline(mg: Mg) {
     assert!(unavailable(&asked.await));
     assert_eq!(mg.clock.now(), crate::world::BEGIN + 70);
     assert_eq!(mg.events("m").await, []);
+}
+
+async fn a_commit_that_a_corrupt_store_refuses_is_not_retried(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.storage.then(Fault::Corrupt);
+    mg.processor.then(reply("").event("a"));
+    assert!(matches!(mg.call("m", "x").await, Err(EngineError::Storage(StorageError::Corrupt(_)))));
+    assert_eq!(mg.storage.commits().len(), 2);
 }
 
 async fn after_a_refused_commit_the_next_call_sees_the_right_state(mg: Mg) {

@@ -16,6 +16,8 @@ use crate::scripted::{Gate, Inside};
 /// What becomes of a commit.
 pub enum Fault {
     Refuse,
+    /// Refused, and no other try will go better.
+    Corrupt,
     /// Done, or not, but nobody is told which.
     Unknown {
         applied: bool,
@@ -128,6 +130,7 @@ impl Faulty {
         }
         match self.next_fault() {
             None => self.inner.commit(commit).await,
+            Some(Fault::Corrupt) => Outcome::Refused(StorageError::Corrupt("the test has it so".to_owned())),
             Some(Fault::Refuse) => Outcome::Refused(unavailable()),
             Some(Fault::Unknown { applied }) => {
                 if applied {

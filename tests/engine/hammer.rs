@@ -46,6 +46,38 @@ async fn no_acknowledged_event_is_lost_changed_or_doubled_embedded() {
     guarded(hammer(world::embedded())).await;
 }
 
+/// With no time to stay, a machine leaves as soon as nobody waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_is_lost_while_its_machine_is_being_unloaded() {
+    guarded(async {
+        let mg = world::memory().with(|_, namespace| namespace.unload_ms = 0).start().await;
+        mg.processor.behave(|_| reply("").event("x").into());
+        mg.init("m").await.unwrap();
+        let mg = Arc::new(mg);
+        let callers = (0..4).map(|_| mg.clone()).map(|mg| {
+            tokio::spawn(async move {
+                for _ in 0..250 {
+                    mg.call("m", "x").await.unwrap();
+                }
+            })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await.unwrap();
+        }
+        assert_eq!(mg.get("m").await.unwrap().record.last_event, 1_001);
+        mg.engine.stop().await;
+        nothing_is_left(&mg);
+    })
+    .await;
+}
+
+/// What was counted up was counted down.
+fn nothing_is_left(mg: &World) {
+    assert_eq!(mg.engine.cached_bytes(), 0);
+    assert_eq!(mg.metric("machinegun_workers", "ns"), 0);
+    assert_eq!(mg.metric("machinegun_steps_in_flight", "ns"), 0);
+}
+
 fn pick<T: Copy>(of: &[T]) -> T {
     of[(random_unit() * of.len() as f64) as usize]
 }
@@ -82,6 +114,8 @@ async fn hammer(mg: Mg) {
     for round in 0..ROUNDS {
         mg.storage.chaos.store(15, Ordering::SeqCst);
         mg = round_of(mg, &model, round).await;
+        mg.engine.stop().await;
+        nothing_is_left(&mg);
         mg = mg.restart(1).await;
     }
     verify(mg, &model).await;

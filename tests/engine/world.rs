@@ -18,7 +18,7 @@ use machinegun::machine::{
 use machinegun::storage::Storage;
 use machinegun::storage::embedded::{Embedded, EmbeddedOptions};
 use machinegun::storage::memory::Memory;
-use machinegun::telemetry::Metrics;
+use machinegun::telemetry::{Metrics, NamespaceMetrics};
 use machinegun::wire::{Event, HistoryRange, Limits as WireLimits, Reader, Value, Wire};
 use tempfile::TempDir;
 
@@ -54,6 +54,8 @@ pub struct World {
     pub hand: ClockHand,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
+    /// The same counters as are in `metrics`.
+    counters: NamespaceMetrics,
     mg: Mg,
 }
 
@@ -173,7 +175,8 @@ impl Mg {
         let ns = engine.namespace(b"ns").unwrap().clone();
         let scanned = storage.clone();
         until(|| scanned.scans.load(std::sync::atomic::Ordering::SeqCst) > 0).await;
-        World { engine, ns, storage, processor: self.processor.clone(), hand, clock, metrics, mg: self }
+        let counters = metrics.namespace("ns");
+        World { counters, engine, ns, storage, processor: self.processor.clone(), hand, clock, metrics, mg: self }
     }
 }
 
@@ -267,13 +270,13 @@ impl World {
         self.settled(1).await;
     }
 
-    async fn settled(&self, waiting: i64) {
-        let count = |change| self.metric("mg_scheduler_task_changes_total", change);
+    async fn settled(&self, waiting: u64) {
+        let NamespaceMetrics { task_created, task_finished, .. } = &self.counters;
         // Wake-ups are sent by a task that is ready to run, so it runs within a few turns.
         let mut quiet = 0;
         while quiet < 32 {
             tokio::task::yield_now().await;
-            quiet = if count("\"finished\"") + waiting == count("\"created\"") { quiet + 1 } else { 0 };
+            quiet = if task_finished.get() + waiting == task_created.get() { quiet + 1 } else { 0 };
         }
     }
 
