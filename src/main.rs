@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+<<<<<<< HEAD
 use machinegun::demo::{self, DemoOptions};
 use machinegun::{config, service};
 use tokio_util::sync::CancellationToken;
+=======
+use machinegun::{config, ops, service};
+>>>>>>> nstorage
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,12 +44,35 @@ enum Command {
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
+<<<<<<< HEAD
     /// See it work: the service with a payment processor built in, and a story told through the port
     Demo(DemoOptions),
+=======
+    /// Look at a ledger while no service runs on its store.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+}
+
+#[derive(Subcommand)]
+enum LedgerCommand {
+    /// Recompute the chain; names the first broken entry and exits 1 if there is one.
+    Verify {
+        sink: String,
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Print the last entry's id and the chain's hash, to be kept elsewhere.
+    Head {
+        sink: String,
+        #[arg(long)]
+        config: PathBuf,
+    },
+>>>>>>> nstorage
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
+<<<<<<< HEAD
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(answer) => {
@@ -58,6 +85,12 @@ async fn main() -> ExitCode {
         Command::Serve { config } => serve(&config).await,
         Command::CheckConfig { config } => check_config(&config),
         Command::Demo(options) => show(options).await,
+=======
+    let outcome = match Arguments::parse().command {
+        Command::Serve { config } => serve(config).await,
+        Command::CheckConfig { config } => check_config(config),
+        Command::Ledger(command) => ledger(command).await,
+>>>>>>> nstorage
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,9 +122,21 @@ fn check_config(path: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+<<<<<<< HEAD
 async fn show(options: DemoOptions) -> Result<(), Box<dyn Error>> {
     let stop = CancellationToken::new();
     let stopper = stop.clone();
     service::on_stop_signal(move || stopper.cancel())?;
     Ok(demo::run(options, stop).await?)
+=======
+async fn ledger(command: LedgerCommand) -> Result<(), Box<dyn std::error::Error>> {
+    let line = match command {
+        LedgerCommand::Verify { sink, config } => {
+            ops::ledger::verify(&config::load(&config)?.0, &sink, |line| eprintln!("{line}")).await?
+        }
+        LedgerCommand::Head { sink, config } => ops::ledger::head(&config::load(&config)?.0, &sink).await?,
+    };
+    println!("{line}");
+    Ok(())
+>>>>>>> nstorage
 }

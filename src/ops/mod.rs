@@ -1,4 +1,7 @@
 //! What operators and probes ask over HTTP: health and metrics. Not woody: no headers are asked for.
+//! And, on the command line, of a ledger.
+
+pub mod ledger;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -159,7 +159,7 @@ pub async fn what_is_not_committed_is_not_entered(subject: Arc<impl Subject>) {
     let (mut one, mut two) = (Sample::new("one"), Sample::new("two"));
     let tag = |commit| Commit { tag: Some(Bytes::from_static(b"tag")), ..commit };
     committed(&*store, tag(entered(&mut one, &wire_events(1..=1), &["all"]))).await;
-    conflicts(&*store, entered(&mut one.clone().seeded(3), &wire_events(1..=1), &["all"])).await;
+    conflicts(&*store, entered(&mut Sample::new("one").seeded(3), &wire_events(1..=1), &["all"])).await;
     let outcome = store.commit(tag(entered(&mut two, &wire_events(1..=1), &["all"]))).await;
     assert_eq!(outcome, Outcome::TagTaken);
     let replaced_events = vec![(9, Bytes::new())];

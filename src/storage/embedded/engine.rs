@@ -157,6 +157,12 @@ fn missing_part(data: &Path) -> io::Result<Option<&'static str>> {
     if !data.join(FJALL_MARKER).try_exists()? {
         return Ok(Some(FJALL_MARKER));
     }
+    // Without the first, fjall would delete all the others; without the second, the format is not known.
+    for known in ["keyspaces/0", "keyspaces/1"] {
+        if !data.join(known).try_exists()? {
+            return Ok(Some(known));
+        }
+    }
     for table in std::fs::read_dir(data.join("keyspaces"))? {
         let table = table?.path();
         if table.is_dir() && !table.join("current").try_exists()? {
