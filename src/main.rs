@@ -4,14 +4,11 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-<<<<<<< HEAD
+use clap::{Args, Parser, Subcommand};
 use machinegun::demo::{self, DemoOptions};
+use machinegun::ops::ledger::{self, LedgerCommand};
 use machinegun::{config, service};
 use tokio_util::sync::CancellationToken;
-=======
-use machinegun::{config, ops, service};
->>>>>>> nstorage
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -33,46 +30,25 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the service until it is told to stop (SIGTERM or SIGINT)
-    Serve {
-        /// The configuration, in YAML
-        #[arg(long, short, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Serve(ConfigFile),
     /// Check a configuration and show what becomes of each key; exits 1 on errors
-    CheckConfig {
-        /// The configuration, in YAML
-        #[arg(long, short, value_name = "FILE")]
-        config: PathBuf,
-    },
-<<<<<<< HEAD
+    CheckConfig(ConfigFile),
     /// See it work: the service with a payment processor built in, and a story told through the port
     Demo(DemoOptions),
-=======
-    /// Look at a ledger while no service runs on its store.
+    /// Look at a ledger while no service runs on its store
     #[command(subcommand)]
     Ledger(LedgerCommand),
 }
 
-#[derive(Subcommand)]
-enum LedgerCommand {
-    /// Recompute the chain; names the first broken entry and exits 1 if there is one.
-    Verify {
-        sink: String,
-        #[arg(long)]
-        config: PathBuf,
-    },
-    /// Print the last entry's id and the chain's hash, to be kept elsewhere.
-    Head {
-        sink: String,
-        #[arg(long)]
-        config: PathBuf,
-    },
->>>>>>> nstorage
+#[derive(Args)]
+struct ConfigFile {
+    /// The configuration, in YAML
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-<<<<<<< HEAD
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(answer) => {
@@ -82,15 +58,10 @@ async fn main() -> ExitCode {
         }
     };
     let outcome = match arguments.command {
-        Command::Serve { config } => serve(&config).await,
-        Command::CheckConfig { config } => check_config(&config),
+        Command::Serve(file) => serve(&file.config).await,
+        Command::CheckConfig(file) => check_config(&file.config),
         Command::Demo(options) => show(options).await,
-=======
-    let outcome = match Arguments::parse().command {
-        Command::Serve { config } => serve(config).await,
-        Command::CheckConfig { config } => check_config(config),
-        Command::Ledger(command) => ledger(command).await,
->>>>>>> nstorage
+        Command::Ledger(command) => ledger::run(command).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,8 +80,7 @@ async fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     }
     let running = service::start(settings).await?;
     tracing::info!(address = %running.address(), "machinegun is up");
-    let stopper = running.stopper();
-    service::on_stop_signal(move || stopper.cancel())?;
+    service::stop_at_signal(running.stopper())?;
     running.wait().await?;
     tracing::info!("machinegun has stopped");
     Ok(())
@@ -122,21 +92,8 @@ fn check_config(path: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-<<<<<<< HEAD
 async fn show(options: DemoOptions) -> Result<(), Box<dyn Error>> {
     let stop = CancellationToken::new();
-    let stopper = stop.clone();
-    service::on_stop_signal(move || stopper.cancel())?;
+    service::stop_at_signal(stop.clone())?;
     Ok(demo::run(options, stop).await?)
-=======
-async fn ledger(command: LedgerCommand) -> Result<(), Box<dyn std::error::Error>> {
-    let line = match command {
-        LedgerCommand::Verify { sink, config } => {
-            ops::ledger::verify(&config::load(&config)?.0, &sink, |line| eprintln!("{line}")).await?
-        }
-        LedgerCommand::Head { sink, config } => ops::ledger::head(&config::load(&config)?.0, &sink).await?,
-    };
-    println!("{line}");
-    Ok(())
->>>>>>> nstorage
 }

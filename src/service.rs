@@ -321,8 +321,8 @@ fn machine_id_of_host() -> u16 {
     (hasher.finish() % 1024) as u16
 }
 
-/// Calls `stop` at SIGTERM or SIGINT.
-pub fn on_stop_signal(stop: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+/// Cancels `stop` at SIGTERM or SIGINT.
+pub fn stop_at_signal(stop: CancellationToken) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -331,7 +331,7 @@ pub fn on_stop_signal(stop: impl FnOnce() + Send + 'static) -> std::io::Result<(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        stop();
+        stop.cancel();
     });
     Ok(())
 }

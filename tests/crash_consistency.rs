@@ -1,8 +1,9 @@
-//! What the embedded store owes after a crash: every acknowledged commit, whole.
+//! What the embedded store owes after a crash: every acknowledged commit, whole, with its tag and its ledgers' entries.
 //!
 //! A process is killed in the middle of its writes, journals are cut and garbled behind the store's back. The tail may
 //! go, for nobody was told of it; what was acknowledged before it stands, or the store says plainly that it is damaged.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,15 +11,27 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use machinegun::machine::MachineKey;
+use machinegun::storage::contract::ledgers::{all_entries, entered, verified, wire_event};
 use machinegun::storage::contract::sample::{Sample, all_dues, entry_ids, events, read};
+use machinegun::storage::contract::tags::holder;
 use machinegun::storage::embedded::{Embedded, EmbeddedOptions};
 use machinegun::storage::{Outcome, Storage};
+use machinegun::wire::Value;
 use tempfile::TempDir;
 
 /// Names the folder for the process that is going to be killed.
 const CHILD_FOLDER: &str = "MACHINEGUN_TEST_CRASH_FOLDER";
 
 const WRITERS: usize = 8;
+
+/// What the process that is killed enters its events in.
+const LEDGERS: [&str; 2] = ["all", "another"];
+
+/// Every tenth is larger than the others.
+fn event(id: i64) -> Bytes {
+    wire_event(id, if id % 10 == 0 { Value::str(&"7".repeat(20_000)) } else { Value::int(id) })
+}
 
 /// A folder on a real disk, where the build is, rather than in memory.
 fn folder() -> TempDir {
@@ -156,6 +169,24 @@ async fn a_torn_batch_behind_the_last_is_dropped() {
     }
 }
 
+/// Keys and values may hold any bytes: a torn batch whose inside looked like the head of another was taken for damage,
+/// and a healthy store refused to open after a crash.
+#[tokio::test]
+async fn a_torn_batch_whose_inside_looks_like_a_later_head_is_dropped() {
+    let journal = Journal::written(4).await;
+    let whole = fs::read(newest_journal(&journal.folder.path().join("store"))).unwrap();
+    let last = &whole[usize::try_from(journal.ends[2]).unwrap()..usize::try_from(journal.ends[3]).unwrap()];
+    for sequence in [1_u64, 100, 5_000, 1 << 20] {
+        let head = [&[1, 1, 0, 0, 0][..], &sequence.to_le_bytes(), &[2]].concat();
+        let inside = [&last[..last.len() / 2], &head.repeat(50)].concat();
+        for zeros in [0, 70_000] {
+            let tail = [&inside[..], &vec![0; zeros]].concat();
+            let stand = journal.changed(|path| append(path, &tail)).await;
+            assert_eq!(stand, Ok(4), "sequence {sequence}, {zeros} zeros behind");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_garbled_last_batch_costs_no_commit_before_it() {
     let journal = Journal::written(5).await;
@@ -194,13 +225,12 @@ async fn child_that_is_killed() {
             // Other commit ids than in the lives before.
             let life = sample.record.as_ref().map_or(0, |record| record.last_event);
             sample = sample.seeded(u8::try_from(life % 251).unwrap() + 1);
-            let large = Bytes::from(vec![7; 20_000]);
             loop {
                 let next = sample.record.as_ref().map_or(0, |record| record.last_event) + 1;
-                let event = if next % 10 == 0 { vec![large.clone()] } else { events(next..=next) };
                 let put = store.put_notification(&sample.key, &sample.notification(next), next).await;
                 assert_eq!(put, Ok(()));
-                let mut commit = sample.step(&event, Some(next));
+                let mut commit = entered(&mut sample, &[event(next)], &LEDGERS);
+                commit.tag = Some(format!("{number} {next}").into());
                 // All but the newest entry go with their commit.
                 commit.delete_notifications = vec![next - 1];
                 assert_eq!(store.commit(commit).await, Outcome::Committed);
@@ -244,19 +274,33 @@ async fn every_acknowledged_commit_survives_a_kill() {
         assert!(seen >= 150 * round, "round {round} saw {seen}");
 
         let store = Embedded::open(options(&path)).unwrap();
+        let mut committed: BTreeMap<MachineKey, Vec<Bytes>> = BTreeMap::new();
         for (number, acknowledged) in acknowledged.into_iter().enumerate() {
             let sample = Sample::new(&format!("machine {number}"));
             let loaded = read(&*store, &sample.key).await;
             let last = loaded.as_ref().map_or(0, |loaded| loaded.record.last_event);
             // One more may have been written and not told.
             assert!((acknowledged..=acknowledged + 1).contains(&last), "{number}: {acknowledged} told, {last} stand");
-            for (id, event) in (1..).zip(loaded.iter().flat_map(|loaded| &loaded.events)) {
-                let expected = if id % 10 == 0 { Bytes::from(vec![7; 20_000]) } else { events(id..=id)[0].clone() };
-                assert!(*event == expected, "event {id} of {number} has changed");
+            for (id, stored) in (1..).zip(loaded.iter().flat_map(|loaded| &loaded.events)) {
+                assert!(*stored == event(id), "event {id} of {number} has changed");
             }
+            let tagged = holder(&*store, &sample, format!("{number} {last}").as_bytes()).await;
+            assert_eq!(tagged, loaded.as_ref().map(|_| sample.key.id.clone()));
+            assert_eq!(holder(&*store, &sample, format!("{number} {}", last + 1).as_bytes()).await, None);
+            committed.insert(sample.key.clone(), loaded.map(|loaded| loaded.events).unwrap_or_default());
             let entries = entry_ids(&*store, &sample.key).await;
             assert!(entries == [last] || entries == [last, last + 1] || entries == [1], "{entries:?} at {last}");
             before[number] = last;
+        }
+        // Each committed event once, in its machine's order, and nothing else: what was not committed was not entered.
+        committed.retain(|_, events| !events.is_empty());
+        for sink in LEDGERS {
+            assert_eq!(verified(&*store, sink).await.last, before.iter().sum::<i64>());
+            let mut seen: BTreeMap<MachineKey, Vec<Bytes>> = BTreeMap::new();
+            for entry in all_entries(&*store, sink).await {
+                seen.entry(entry.source).or_default().push(entry.event);
+            }
+            assert!(seen == committed, "round {round}: the ledger {sink} is not what was committed");
         }
         store.close().await;
     }

@@ -42,6 +42,10 @@ fn if_zero(value: &Value) -> bool {
     matches!(value, Value::Int(0)) || matches!(value, Value::Float(f) if *f == 0.0)
 }
 
+fn if_infinity(value: &Value) -> bool {
+    matches!(value, Value::Text(text) if text.eq_ignore_ascii_case("infinity"))
+}
+
 fn if_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -59,7 +63,8 @@ const CONSUL: &str = "instances no longer meet through Consul";
 const RIAK: &str = "only the Riak storage had connections of that kind";
 const PROGRESSOR: &str = "only the progressor engine used it";
 const QUOTA: &str = "timers are taken up without a quota";
-const RETRIES: &str = "what this policy is for does not happen in this release, or stops the service";
+const NO_LIMIT: &str = "a scan reads page after page to its end, and nothing is left for the next one";
+const NO_OVERSEER: &str = "a step is one commit, so there are no interrupted ones to look for";
 
 pub(super) const KEYS: &[Key] = &[
     // The node.
@@ -82,7 +87,8 @@ pub(super) const KEYS: &[Key] = &[
     key("cluster.reconnect_timeout", Used),
     // The API.
     key("woody_server", Used),
-    key("woody_server.ip|port|max_concurrent_connections|http_keep_alive_timeout|idle_timeout|max_body_size", Used),
+    key("woody_server.ip|port|max_concurrent_connections|http_keep_alive_timeout|max_body_size", Used),
+    key("woody_server.idle_timeout", NotYet(if_infinity, "an exchange lasts as long as its deadline allows")),
     key(
         "woody_server.shutdown_timeout",
         Differently("it bounds the steps that still run; idle connections are not waited for"),
@@ -108,7 +114,7 @@ pub(super) const KEYS: &[Key] = &[
     key("logging.root|json_log|out_type|level", Used),
     key("logging.burst_limit_enable|sync_mode_qlen|drop_mode_qlen|flush_qlen", Ignored(ERLANG_LOGGER)),
     key("logging.formatter", Used),
-    key("logging.formatter.level_map", Used),
+    key("logging.formatter.level_map", NotYet(if_empty, "log lines are plain text, and name levels as they are")),
     key("logging.formatter.max_length|max_printable_string_length", NotYet(never, "log lines are written whole")),
     // Storage.
     key("storage", Used),
@@ -165,8 +171,11 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("namespaces.*.strict_ranges", NotYet(if_false, "EventNotFound is not thrown, as in the original")),
     key("namespaces.*.retries", Used),
-    key("namespaces.*.retries.timers", Used),
-    key("namespaces.*.retries.storage|continuation", NotYet(never, RETRIES)),
+    key("namespaces.*.retries.timers|storage", Used),
+    key(
+        "namespaces.*.retries.continuation",
+        NotYet(never, "a step has no continuation; deliveries to sinks are tried again by a rule of their own"),
+    ),
     key(
         "namespaces.*.retries.processor",
         NotYet(never, "the original reads it and uses it for nothing, and so does this"),
@@ -178,10 +187,17 @@ pub(super) const KEYS: &[Key] = &[
     key("namespaces.*.retries.storage|timers|processor|continuation.timeouts.[]", Used),
     key("namespaces.*.retries.storage|timers|processor|continuation.max_retries", Used),
     key("namespaces.*.retries.storage|timers|processor|continuation.max_retries.max_total_timeout", Used),
-    key("namespaces.*.timers|overseer|notification", Used),
-    key("namespaces.*.timers|overseer|notification.scan_interval|scan_limit|capacity|min_scan_delay", Used),
+    key("namespaces.*.timers|notification", Used),
+    key("namespaces.*.timers|notification.scan_interval|capacity", Used),
+    key("namespaces.*.timers|notification.scan_limit|min_scan_delay", Differently(NO_LIMIT)),
+    key("namespaces.*.overseer", Differently(NO_OVERSEER)),
+    key("namespaces.*.overseer.scan_interval|scan_limit|capacity|min_scan_delay", Differently(NO_OVERSEER)),
     key(
-        "namespaces.*.notification.scan_handicap|scan_cutoff|reschedule_time",
+        "namespaces.*.notification.scan_handicap|scan_cutoff",
+        Differently("a notification is found by a due of its own, however old it is"),
+    ),
+    key(
+        "namespaces.*.notification.reschedule_time",
         Differently("it is the time that it says; the original read the milliseconds as seconds"),
     ),
     key("namespaces.*.event_sinks", Used),

@@ -2,7 +2,12 @@
 //!
 //! Both open the store of the configuration, so no service may hold it: a ledger is looked at while it stands still.
 
-use crate::config::{Settings, StorageSettings};
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::config::{self, Settings, StorageSettings};
 use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError};
 use crate::storage::ledger::{self, Broken, Head, Ledger};
 use crate::storage::{Storage, StorageError};
@@ -81,6 +86,39 @@ async fn open(settings: &Settings) -> Result<std::sync::Arc<Embedded>, LedgerErr
     })
 }
 
+/// What the command line asks of a ledger.
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Recompute the chain; names the first broken entry and exits 1 if there is one
+    Verify {
+        /// The sink's id
+        sink: String,
+        /// The configuration, in YAML
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Print the last entry's id and the chain's hash, to be kept elsewhere
+    Head {
+        /// The sink's id
+        sink: String,
+        /// The configuration, in YAML
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+/// Does what the command line asks: the answer goes to standard output, progress to standard error.
+pub async fn run(command: LedgerCommand) -> Result<(), Box<dyn Error>> {
+    let line = match command {
+        LedgerCommand::Verify { sink, config } => {
+            verify(&config::load(&config)?.0, &sink, |line| eprintln!("{line}")).await?
+        }
+        LedgerCommand::Head { sink, config } => head(&config::load(&config)?.0, &sink).await?,
+    };
+    println!("{line}");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +149,25 @@ mod tests {
         let nothing = "0 entries: nothing was ever entered in a ledger named \"al\"";
         assert_eq!(verify(&settings, "al", drop).await.unwrap(), nothing);
         assert_eq!(head(&settings, "al").await.unwrap(), nothing);
+    }
+
+    #[tokio::test]
+    async fn a_broken_ledger_is_an_error_that_names_the_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions { free_space_reserve: 0, ..EmbeddedOptions::new(folder.path()) };
+        let store = Embedded::open(options).unwrap();
+        committed(&*store, entered(&mut Sample::new("one"), &wire_events(1..=3), &["all"])).await;
+        store.close().await;
+        {
+            let db = fjall::Database::builder(folder.path().join("data")).open().unwrap();
+            let entries = db.keyspace("ledger_entries", fjall::KeyspaceCreateOptions::default).unwrap();
+            let (key, _) = entries.iter().nth(1).unwrap().into_inner().unwrap();
+            entries.remove(key).unwrap();
+            db.persist(fjall::PersistMode::SyncAll).unwrap();
+        }
+        let settings = settings(StorageSettings::embedded(folder.path()));
+        let line = verify(&settings, "all", drop).await.unwrap_err().to_string();
+        assert_eq!(line, "ledger \"all\" is broken: entry 2 is missing, or out of its place");
     }
 
     #[tokio::test]

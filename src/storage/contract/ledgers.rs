@@ -24,13 +24,14 @@ pub struct Entry {
 
 /// Events as the wire has them: whoever reads a ledger decodes them.
 pub fn wire_events(ids: std::ops::RangeInclusive<i64>) -> Vec<Bytes> {
-    let encoded = |id| {
-        let created_at = Bytes::from_static(b"2024-05-06T07:08:09.000001Z");
-        let mut writer = Writer::with_capacity(64);
-        Event { id, created_at, format_version: Some(1), data: Value::int(id) }.write(&mut writer);
-        writer.into_bytes()
-    };
-    ids.map(encoded).collect()
+    ids.map(|id| wire_event(id, Value::int(id))).collect()
+}
+
+pub fn wire_event(id: i64, data: Value) -> Bytes {
+    let created_at = Bytes::from_static(b"2024-05-06T07:08:09.000001Z");
+    let mut writer = Writer::with_capacity(64);
+    Event { id, created_at, format_version: Some(1), data }.write(&mut writer);
+    writer.into_bytes()
 }
 
 /// The sample's next step, entered in `sinks`.

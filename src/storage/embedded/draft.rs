@@ -1,6 +1,7 @@
 //! A batch in the making: what is stored, with the batch's own changes laid over it.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use fjall::{PersistMode, UserKey, UserValue};
 
@@ -48,6 +49,11 @@ impl<'e> Draft<'e> {
             Some(change) => Ok(change.is_some()),
             None => table.keyspace(self.engine).contains_key(key),
         }
+    }
+
+    /// Whether anything is stored in a range of keys, this draft's changes not counted.
+    pub fn is_stored(&self, table: Table, range: RangeInclusive<UserKey>) -> fjall::Result<bool> {
+        table.keyspace(self.engine).range(range).next().map_or(Ok(false), |found| found.key().map(|_| true))
     }
 
     pub fn put(&mut self, table: Table, key: UserKey, value: UserValue) {

@@ -159,20 +159,29 @@ impl Reader {
     }
 
     fn anything_from(&mut self, at: u64) -> io::Result<bool> {
-        self.chunks(at, |chunk| chunk.iter().any(|byte| *byte != 0))
+        self.chunks(at, |_, chunk| chunk.iter().any(|byte| *byte != 0))
     }
 
-    /// Whether a later batch begins behind the one that is broken: its head stands there, with a number that goes on
-    /// from those before. What a store holds could look like it, but hardly by chance.
+    /// Whether a later batch stands behind the one that is broken: a whole one, whose checksum is right, with a number
+    /// that goes on from those before. The broken one's own bytes may look like the head of another by chance; they
+    /// don't look like all of it.
     fn batch_behind(&mut self, end: &Break) -> io::Result<bool> {
         let later = match end.sequence {
             Some(last) => last.saturating_add(1)..last.saturating_add(NEAR),
             None => 0..ANY,
         };
+        let mut heads: Vec<u64> = Vec::new();
         let mut kept: Vec<u8> = Vec::new();
-        self.chunks(end.batch + 1, |chunk| {
+        let mut next = 0;
+        self.chunks(end.batch + 1, |at, chunk| {
+            // Zeros were passed over in between: nothing goes on across them.
+            if at != next {
+                kept.clear();
+            }
+            next = at + chunk.len() as u64;
             kept.extend_from_slice(chunk);
-            let found = kept.windows(HEAD).any(|head| match head {
+            let begin = next - kept.len() as u64;
+            let found = kept.windows(HEAD).enumerate().filter(|(_, head)| match head {
                 [1, a, b, c, d, sequence @ .., 2 | 4] => {
                     let items = u32::from_le_bytes([*a, *b, *c, *d]);
                     let sequence = sequence.try_into().map_or(0, u64::from_le_bytes);
@@ -180,14 +189,23 @@ impl Reader {
                 }
                 _ => false,
             });
+            heads.extend(found.map(|(place, _)| begin + place as u64));
             kept.drain(..kept.len().saturating_sub(HEAD - 1));
-            found
-        })
+            false
+        })?;
+        for head in heads {
+            self.at = head;
+            self.file.seek(SeekFrom::Start(head))?;
+            if self.batch()?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// Whether `is_it` is said of any chunk from `at` on. Chunks of zeros, which a journal is made of at first, are
+    /// Whether `is_it` is said of any chunk from `at` on, which it is told with its place. Chunks of zeros, which a journal is made of at first, are
     /// passed over.
-    fn chunks(&mut self, at: u64, mut is_it: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
+    fn chunks(&mut self, mut at: u64, mut is_it: impl FnMut(u64, &[u8]) -> bool) -> io::Result<bool> {
         static ZEROS: [u8; CHUNK] = [0; CHUNK];
         self.file.seek(SeekFrom::Start(at))?;
         loop {
@@ -196,10 +214,11 @@ impl Reader {
             if length == 0 {
                 return Ok(false);
             }
-            if *chunk != ZEROS[..length] && is_it(chunk) {
+            if *chunk != ZEROS[..length] && is_it(at, chunk) {
                 return Ok(true);
             }
             self.file.consume(length);
+            at += length as u64;
         }
     }
 }

@@ -52,8 +52,14 @@ impl Entering {
     pub fn chain(self, draft: &Draft<'_>) -> Result<Entered, Broken> {
         let mut heads = Vec::with_capacity(self.ledgers.len());
         for (prefix, key) in self.ledgers {
-            let stored = draft.get(Table::LedgerHeads, &key)?;
-            let head = stored.as_deref().map_or(Ok(Head::EMPTY), values::decode_head)?;
+            let head = match draft.get(Table::LedgerHeads, &key)? {
+                Some(stored) => values::decode_head(&stored)?,
+                // A ledger begins once: one that has lost its head is not written over.
+                None if draft.is_stored(Table::LedgerBlocks, prefix.at(1)..=prefix.at(i64::MAX))? => {
+                    return Err(StorageError::Corrupt("a ledger has blocks, and no head".to_owned()).into());
+                }
+                None => Head::EMPTY,
+            };
             heads.push((prefix, key, head));
         }
         let mut entries = Some(self.entries);

@@ -257,7 +257,7 @@ impl Storage for Embedded {
             return Outcome::Refused(error);
         }
         let work = CommitWork::new(&commit);
-        self.write(&commit.key, Work::Commit(work)).await
+        self.write(&commit.key, Work::Commit(Box::new(work))).await
     }
 
     async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {

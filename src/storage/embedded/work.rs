@@ -21,7 +21,7 @@ pub struct Request {
 }
 
 pub enum Work {
-    Commit(CommitWork),
+    Commit(Box<CommitWork>),
     PutNotification { machine: UserKey, id: NotificationId, key: UserKey, entry: UserValue, due: i64 },
     Settle(Settlement),
     DeleteEvents(Vec<UserKey>),
@@ -91,8 +91,8 @@ impl Work {
     /// The id under which this write could be put again.
     pub fn commit_id(&self) -> Option<CommitId> {
         match self {
-            Self::Commit(CommitWork { record: Some(record), .. }) => Some(record.commit),
-            _ => None,
+            Self::Commit(work) => work.record.as_ref().map(|record| record.commit),
+            Self::PutNotification { .. } | Self::Settle(_) | Self::DeleteEvents(_) => None,
         }
     }
 

@@ -157,10 +157,14 @@ async fn a_head_set_back_is_found_and_named() {
 #[tokio::test]
 async fn a_head_that_can_not_be_read_stops_its_own_ledger_only() {
     let (_folder, store, mut sample) = written().await;
-    At::Head.put(&store, &[99]);
-    let refused = store.commit(entered(&mut sample.clone(), &wire_events(21..=21), &["other", SINK])).await;
-    assert!(matches!(refused, Outcome::Refused(StorageError::Corrupt(_))), "{refused:?}");
-    assert_eq!(store.head("other").await, Ok(Head::EMPTY));
+    let damages: [fn(&Embedded); 2] = [|store| At::Head.put(store, &[99]), |store| At::Head.remove(store)];
+    for damage in damages {
+        damage(&store);
+        let refused = store.commit(entered(&mut sample.clone(), &wire_events(21..=21), &["other", SINK])).await;
+        assert!(matches!(refused, Outcome::Refused(StorageError::Corrupt(_))), "{refused:?}");
+        assert_eq!(store.head("other").await, Ok(Head::EMPTY));
+        assert!(verify(&*store, SINK).await.is_err());
+    }
     committed(&*store, entered(&mut sample, &wire_events(21..=21), &["other"])).await;
 }
 
