@@ -127,14 +127,6 @@ impl Worker {
     }
 
     async fn pay(&mut self, record: &Arc<Record>) -> Woken {
-        // INVARIANT: events go only once the store knows that no sink wants them: else a crash in between would leave a
-        // record that owes what nobody has.
-        if self.outbox.is_unnoted() {
-            return match self.conclude(record, Impact::Acknowledged, RequestContext::default(), HOUSEKEEPING_MS).await {
-                Woken::Done => Woken::Again,
-                woken => woken,
-            };
-        }
         let mut epochs = Vec::new();
         for debt in record.payable() {
             epochs.push(debt.epoch);

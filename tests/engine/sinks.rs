@@ -261,7 +261,7 @@ async fn the_events_of_a_removed_machine_stay_until_the_sink_has_them(mg: Mg) {
     mg.settle().await;
     assert!(mg.storage.deleted.lock().unwrap().is_empty());
     gate.open();
-    until(|| mg.storage.deleted.lock().unwrap().len() == 1).await;
+    mg.until_later(|| mg.storage.deleted.lock().unwrap().len() == 1).await;
     mg.settle().await;
     assert_eq!(sink.of("m"), texts(1..=2));
     let tombstone = mg.stored("m").await;
@@ -281,7 +281,8 @@ async fn events_go_only_once_the_store_knows_of_the_acknowledgement(mg: Mg) {
     let noting = mg.storage.hold();
     gate.open();
     until(|| sink.of("m") == texts(1..=2)).await;
-    mg.quiet().await;
+    mg.advance(CLEAR as u64);
+    mg.settle_but_one().await;
     assert!(mg.storage.deleted.lock().unwrap().is_empty());
     drop(noting);
     let mg = mg.crash().await;
