@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use machinegun::clock::random_unit;
 use machinegun::machine::LifeChange;
 use machinegun::sink::{Content, Delivery, Sink, SinkError};
 
@@ -22,6 +23,8 @@ struct Script {
     gates: VecDeque<(String, Inside)>,
     /// Every attempt fails so.
     down: Option<SinkError>,
+    /// In how many of 100 attempts the sink fails, before or after it took what it was given.
+    chaos: u32,
 }
 
 enum Fault {
@@ -76,6 +79,10 @@ impl Recorder {
         self.script().down = None;
     }
 
+    pub fn flake(&self, percent: u32) {
+        self.script().chaos = percent;
+    }
+
     /// The machine's next delivery waits at the gate before it is accepted; for ever, if the gate is dropped.
     pub fn hold(&self, machine: &str) -> Gate {
         let (gate, inside) = Gate::new();
@@ -120,6 +127,12 @@ impl Sink for Recorder {
         let fault = {
             let mut script = self.script();
             let fault = script.faults.pop_front();
+            if random_unit() * 100.0 < f64::from(script.chaos) {
+                if random_unit() < 0.5 {
+                    script.accepted.push((machine, entries(&delivery.content)));
+                }
+                return Err(unavailable());
+            }
             fault.or_else(|| script.down.clone().map(Fault::Error))
         };
         match fault {
