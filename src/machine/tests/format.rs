@@ -141,7 +141,7 @@ proptest! {
             bytes[at] = byte;
         }
         if let Ok(record) = Record::decode(&bytes) {
-            let _ = (record.due(), record.kind(), record.encode(), record.unsent_events(), record.payable().count());
+            let _ = (record.due(), record.kind(), record.encode(), unsent_events(&record), record.payable().count());
         }
         let _ = Head::read(&bytes).map(|head| head.remembers(commit(1)));
     }
