@@ -5,4 +5,5 @@ pub mod client;
 pub mod dice;
 pub mod ledger;
 pub mod life;
+pub mod notified;
 pub mod round;
