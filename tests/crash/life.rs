@@ -86,7 +86,7 @@ impl Life {
 
     /// Why `machine` can't be what has become of this life.
     fn contradicts(&self, machine: &wire::Machine) -> Result<(), String> {
-        let events: Vec<Event> = machine.history.events().map(|event| event.expect("a well-formed event")).collect();
+        let events: Vec<Event> = machine.history.decoded().map(|event| event.expect("a well-formed event")).collect();
         let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
         if !ids.iter().copied().eq(1..=events.len() as i64) {
             return Err(format!("the ids are not contiguous from 1: {ids:?}"));
@@ -166,7 +166,7 @@ impl Machine {
 
     fn remember(&mut self, found: Option<&wire::Machine>) {
         if let (Some(life), Some(found)) = (&mut self.life, found) {
-            life.seen = found.history.events().map(|event| event.expect("a well-formed event")).collect();
+            life.seen = found.history.decoded().map(|event| event.expect("a well-formed event")).collect();
         }
     }
 }
