@@ -11,7 +11,7 @@ use machinegun::wire::{
     Timer, TimerAction, Value, Void,
 };
 
-/// Two processors, asked in the order of `Ask`'s kinds.
+/// The namespace's, and the one that some kinds of steps have of their own.
 struct Processors {
     all: Callee,
     own: Callee,

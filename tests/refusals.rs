@@ -6,7 +6,7 @@ use machinegun::config::{NamespaceSettings, Settings, StorageSettings};
 use machinegun::service::{self, Running};
 use machinegun::wire::{
     self, Call, DescribedParams, DescriptorParams, Exception, GetMachine, HistoryRange, Limits, MachineDescriptor,
-    Method, Modernize, Reference, Start, StartParams, Value,
+    Method, Reference, Start, StartParams, Value,
 };
 use machinegun::woody::{Class, Client, ClientSettings, Context, Error};
 

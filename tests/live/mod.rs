@@ -43,7 +43,7 @@ pub enum Failure {
 // === impl Live ===
 
 impl Live {
-    /// A namespace of this name, and what else it says, for each of `namespaces`; the callees were made with `clock`.
+    /// With these namespaces, on the clock that their processors have.
     pub async fn start(clock: (Clock, ClockHand), namespaces: Vec<NamespaceSettings>) -> Self {
         Self::start_with(clock, Settings { namespaces, ..Settings::default_with(StorageSettings::Memory) }).await
     }
