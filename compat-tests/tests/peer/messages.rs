@@ -161,10 +161,14 @@ pub fn response_tree() -> Tree {
     Tree::Struct(vec![(1, value().1), (2, change().1), (3, action().1)])
 }
 
-pub fn sink_events() -> (Encoded<SinkEvent>, Tree) {
+pub fn sink_event() -> (SinkEvent, Tree) {
     let (event, event_tree) = event(5, Some(2));
-    let event = SinkEvent { id: 9, source_id: "ID".into(), source_ns: "NS".into(), event };
     let fields = vec![(1, Tree::I64(9)), (2, Tree::text("ID")), (3, Tree::text("NS")), (4, event_tree)];
-    // Entries are kept as they came.
-    (Encoded::from_encoded(vec![encoded(&event)]), Tree::List(TType::Struct, vec![Tree::Opaque(fields)]))
+    (SinkEvent { id: 9, source_id: "ID".into(), source_ns: "NS".into(), event }, Tree::Struct(fields))
+}
+
+/// Entries are kept as they came.
+pub fn sink_events() -> (Encoded<SinkEvent>, Tree) {
+    let (entry, tree) = sink_event();
+    (Encoded::from_encoded(vec![encoded(&entry)]), Tree::List(TType::Struct, vec![opaque(tree)]))
 }
