@@ -53,7 +53,7 @@ impl Peer {
 
     pub async fn ask<M: Method>(&self, args: M::Args, patience_ms: i64) -> Answer<M::Success> {
         let (deadline, context) = (self.clock.now() + patience_ms, Context::root(&self.ids));
-        let answer = self.client.call(&self.url, &context, deadline, wire::write_call::<M>(&args, 0)).await;
+        let answer = self.client.call(&self.url, &context, Some(deadline), wire::write_call::<M>(&args, 0)).await;
         let answer = wire::read_reply::<M>(answer.map_err(Failure::Failed)?, Limits::default());
         answer.expect("a well-formed answer").map_err(Failure::Thrown)
     }
