@@ -113,10 +113,10 @@ impl Roads {
 impl Worker {
     /// Sends what is owed and not under way.
     pub(super) fn ship(&mut self) {
-        let namespace = self.namespace.clone();
-        if namespace.backlogs.is_empty() {
+        if self.namespace.backlogs.is_empty() {
             return;
         }
+        let namespace = self.namespace.clone();
         // What is not held may be owed all the same: it goes on counting as it did.
         let Some(record) = self.record() else { return };
         if record.unsent.is_empty() && self.outbox.roads.is_none() {

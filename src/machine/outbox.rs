@@ -137,30 +137,33 @@ impl Unsent {
     /// before, or is not what the store knows, and is sent again. True: something was taken out.
     pub fn acknowledge(&mut self, sent: &Parcel) -> bool {
         match (self.parcels.first_mut(), sent) {
+            // All that stood before it was acknowledged earlier, even if this record was read again since.
             (
                 Some(Parcel::Events { epoch, first, last }),
-                Parcel::Events { epoch: sent_epoch, first: sent_first, last: sent_last },
-            ) if epoch == sent_epoch && sent_first <= first && *first <= *sent_last && *sent_last < *last => {
-                *first = sent_last + 1;
-                return true;
+                Parcel::Events { epoch: sent_epoch, last: sent_last, .. },
+            ) if epoch == sent_epoch && *first <= *sent_last => {
+                if *sent_last < *last {
+                    *first = sent_last + 1;
+                } else {
+                    drop(self.parcels.remove(0));
+                }
+                true
             }
-            (
-                Some(Parcel::Events { epoch, first, last }),
-                Parcel::Events { epoch: sent_epoch, first: sent_first, last: sent_last },
-            ) if epoch == sent_epoch && sent_first <= first && *last <= *sent_last => drop(self.parcels.remove(0)),
-            (Some(front @ Parcel::Lifecycle(_)), sent) if front == sent => drop(self.parcels.remove(0)),
-            _ => return false,
+            (Some(front @ Parcel::Lifecycle(_)), sent) if front == sent => {
+                drop(self.parcels.remove(0));
+                true
+            }
+            _ => false,
         }
-        true
     }
 
     /// How many events and changes of life the sink has not acknowledged.
     pub fn entries(&self) -> u64 {
-        let entries = self.parcels.iter().map(|parcel| match parcel {
+        let entries = |parcel: &Parcel| match parcel {
             Parcel::Events { .. } => parcel.events(),
             Parcel::Lifecycle(_) => 1,
-        });
-        entries.fold(0, u64::saturating_add)
+        };
+        self.parcels.iter().map(entries).fold(0, u64::saturating_add)
     }
 
     fn push(&mut self, parcel: Parcel) {
@@ -200,12 +203,6 @@ impl Record {
         let taken = unsent.is_some_and(|unsent| unsent.acknowledge(sent));
         self.unsent.retain(|unsent| !unsent.parcels.is_empty());
         taken
-    }
-
-    /// Events that sinks have not acknowledged, each counted once per sink.
-    pub fn unsent_events(&self) -> u64 {
-        let parcels = self.unsent.iter().flat_map(|unsent| &unsent.parcels);
-        parcels.map(Parcel::events).fold(0, u64::saturating_add)
     }
 
     /// Whether some sink still wants to read this epoch's events: until then they are not deleted.

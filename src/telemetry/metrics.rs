@@ -35,6 +35,7 @@ pub struct Metrics {
     produced: IntCounterVec,
     sink_retries: IntCounterVec,
     sink_failures: IntCounterVec,
+    ledger_broken: IntGaugeVec,
     watched: Mutex<Vec<Show>>,
 }
 
@@ -222,6 +223,11 @@ impl Metrics {
                 "Deliveries that a sink did not take; each is tried again.",
                 &["namespace", "name", "reason"],
             ),
+            ledger_broken: gauge(
+                "machinegun_ledger_broken",
+                "1 if the look over a ledger after the start found a break in its chain, 0 if it found none; absent until then.",
+                &["sink"],
+            ),
             watched: Mutex::default(),
             registry,
         })
@@ -245,6 +251,10 @@ impl Metrics {
             Box::new(move || gauge.set(i64::try_from(read()).unwrap_or(i64::MAX)))
         };
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Show(show));
+    }
+
+    pub fn ledger_broken(&self, sink: &str, broken: bool) {
+        self.ledger_broken.with_label_values(&[sink]).set(i64::from(broken));
     }
 
     pub fn namespace(&self, name: &str) -> NamespaceMetrics {

@@ -8,8 +8,11 @@ use thrift::protocol::TMessageType;
 
 use crate::tree::{Tree, read_message, write_message};
 
-/// The interface: a type's fields by id, name, and their own type. `[T]` is a list.
-const TYPES: &[(&str, &[(i16, &str, &str)])] = &[
+/// A field's id, its name, and its type. `[T]` is a list.
+type Field = (i16, &'static str, &'static str);
+
+/// The interface: each type's fields.
+const TYPES: &[(&str, &[Field])] = &[
     ("Repair call", &[(1, "desc", "MachineDescriptor"), (2, "a", "Value")]),
     ("ProcessSignal call", &[(1, "a", "SignalArgs")]),
     ("ProcessCall call", &[(1, "a", "CallArgs")]),

@@ -70,7 +70,7 @@ pub fn machine() -> (Machine, Tree) {
     let machine = Machine {
         ns: "пространство".into(),
         id: Bytes::from_static(b"\xff\xfe"),
-        history: History::from_encoded(vec![encoded(&first), encoded(&second)]),
+        history: History::from_encoded(vec![encode(&first), encode(&second)]),
         history_range,
         status: Some(MachineStatus::Failed(MachineStatusFailed { reason: Some("because".into()) })),
         aux_state: Some(aux_state),
@@ -91,9 +91,9 @@ pub fn machine() -> (Machine, Tree) {
     (machine, Tree::Struct(fields))
 }
 
-fn encoded(element: &impl Wire) -> Bytes {
+fn encode<T: Wire>(it: &T) -> Bytes {
     let mut writer = Writer::default();
-    element.write(&mut writer);
+    it.write(&mut writer);
     writer.into_bytes()
 }
 
@@ -161,10 +161,14 @@ pub fn response_tree() -> Tree {
     Tree::Struct(vec![(1, value().1), (2, change().1), (3, action().1)])
 }
 
+/// A ledger's entries, as they are kept and as they are read.
 pub fn sink_events() -> (Encoded<SinkEvent>, Tree) {
+    let (entry, tree) = sink_event();
+    (Encoded::from_encoded(vec![encode(&entry)]), Tree::List(TType::Struct, vec![opaque(tree)]))
+}
+
+pub fn sink_event() -> (SinkEvent, Tree) {
     let (event, event_tree) = event(5, Some(2));
-    let event = SinkEvent { id: 9, source_id: "ID".into(), source_ns: "NS".into(), event };
     let fields = vec![(1, Tree::I64(9)), (2, Tree::text("ID")), (3, Tree::text("NS")), (4, event_tree)];
-    // Entries are kept as they came.
-    (Encoded::from_encoded(vec![encoded(&event)]), Tree::List(TType::Struct, vec![Tree::Opaque(fields)]))
+    (SinkEvent { id: 9, source_id: "ID".into(), source_ns: "NS".into(), event }, Tree::Struct(fields))
 }
