@@ -33,7 +33,7 @@ impl World {
     async fn call<M: Method>(&self, args: &M::Args) -> Result<Result<M::Success, Exception>, Error> {
         let url = format!("http://{}/v1/automaton", self.running.address()).parse().expect("a url");
         let deadline = Clock::system().now() + 10_000;
-        let reply = self.client.call(&url, &Context::default(), deadline, wire::write_call::<M>(args, 0)).await?;
+        let reply = self.client.call(&url, &Context::default(), Some(deadline), wire::write_call::<M>(args, 0)).await?;
         Ok(wire::read_reply::<M>(reply, Limits::default()).expect("a result"))
     }
 
