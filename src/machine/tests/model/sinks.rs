@@ -138,10 +138,10 @@ impl Sinks {
         }
         let count = |sink: &Sink| sink.all[sink.known..].iter().filter(|it| matches!(it, Entry::Event(..))).count();
         let unsent: usize = self.sinks.iter().map(count).sum();
-        assert_eq!(record.map_or(0, Record::unsent_events), unsent as u64);
+        assert_eq!(record.map_or(0, unsent_events), unsent as u64);
     }
 
-    /// Whether every sink got everything, and met each kind of it.
+    /// The kinds of what the sinks got.
     pub(super) fn saw(&self) -> BTreeSet<&'static str> {
         let kinds = self.sinks.iter().flat_map(|sink| &sink.all[..sink.received]);
         kinds.map(|entry| if let Entry::Life(_, change) = entry { change } else { "event" }).collect()
