@@ -257,7 +257,9 @@ fn decided(record: &Record, impact: &Impact, policy: &Policy, stamp: Stamp) -> D
         Impact::Drained => Some(Record { notifications_due: None, ..successor(record, stamp) }),
         Impact::Acknowledged => {
             let mut next = successor(record, stamp);
-            if let Status::Removed { at } = &mut next.status {
+            if let Status::Removed { at } = &mut next.status
+                && next.unsent.is_empty()
+            {
                 *at = now(stamp);
             }
             Some(next)

@@ -117,7 +117,15 @@ impl Sinks {
         if let Some(record) = &mut real.record {
             record.acknowledge(sink.name, &parcel);
         }
-        if from <= sink.known && sink.known < to {
+        // Deliveries go out one by one, so what stands before acknowledged events in their parcel was acknowledged too,
+        // though a crash may have made the record forget it.
+        let rest = &sink.all[sink.known..];
+        let first = rest.first().cloned();
+        let parcel = rest.iter().take_while(
+            |it| matches!((it, &first), (Entry::Event(epoch, _), Some(Entry::Event(of, _))) if epoch == of),
+        );
+        let ahead = from > sink.known && to <= sink.known + parcel.count();
+        if sink.known < to && (from <= sink.known || ahead) {
             sink.known = to;
         }
     }
