@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use machinegun::clock::Clock;
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::recording::{Answer, Headers, Request, Response};
 
@@ -23,7 +23,7 @@ use crate::recording::{Answer, Headers, Request, Response};
 #[derive(Debug)]
 pub struct Server {
     pub address: SocketAddr,
-    acceptor: AbortHandle,
+    acceptor: JoinHandle<()>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,11 +68,17 @@ impl Server {
                     .spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        Ok(Self { address, acceptor: acceptor.abort_handle() })
+        Ok(Self { address, acceptor })
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Ends it. The port is free when this returns.
+    pub async fn stop(mut self) {
+        self.acceptor.abort();
+        let _ = (&mut self.acceptor).await;
     }
 }
 

@@ -48,17 +48,27 @@ enum Kept {
 async fn main() -> ExitCode {
     let Command::Replay(arguments) = Arguments::parse().command;
     let mut agree = true;
+    let (mut agreeing, mut exchanges, mut unplayed) = (0, 0, 0);
     for file in &arguments.files {
         match replay(file, &arguments).await {
             Ok(report) => {
                 println!("{report}");
                 agree &= report.agrees();
+                agreeing += report.agreeing();
+                exchanges += report.exchanges;
             }
             Err(error) => {
                 eprintln!("{}: {error}", file.display());
                 agree = false;
+                unplayed += 1;
             }
         }
+    }
+    if arguments.files.len() > 1 {
+        println!("in all: {agreeing} of {exchanges} exchanges agree");
+    }
+    if unplayed > 0 {
+        println!("not played: {unplayed} of {} recordings", arguments.files.len());
     }
     if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

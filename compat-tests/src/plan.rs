@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use machinegun::wire::timestamp;
 
 use crate::configuration::DEFAULT_PROCESSING_TIMEOUT;
-use crate::expected;
+use crate::expected::{self, Row};
 use crate::node::{Message, Node};
 use crate::recording::{Direction, Exchange, Headers, Recording, Response};
 
@@ -17,12 +17,16 @@ pub struct Plan {
     pub steps: Vec<Planned>,
     /// Unix milliseconds of the recording's start. None if nothing tells.
     pub epoch: Option<f64>,
+    /// Rows of our own answers that the recording has no use for.
+    pub useless: Vec<&'static Row>,
 }
 
 /// An exchange and its relations. Others are named by their index in the plan.
 #[derive(Clone, Debug)]
 pub struct Planned {
     pub exchange: Exchange,
+    /// Why its answer is ours and not the recorded one.
+    pub ours: Option<&'static Row>,
     /// The Thrift method, or what stands there instead.
     pub method: String,
     /// None where the request names none by its id.
@@ -71,7 +75,10 @@ pub type Queue = (String, Option<Machine>);
 
 impl Plan {
     pub fn new(recording: &Recording) -> Self {
-        let mut steps: Vec<Planned> = recording.exchanges.iter().cloned().map(Planned::new).collect();
+        let mut recording = recording.clone();
+        let (rows, useless) = expected::put_ours(&mut recording);
+        let mut steps: Vec<Planned> =
+            recording.exchanges.into_iter().zip(rows).map(|(exchange, ours)| Planned::new(exchange, ours)).collect();
         let spans: HashMap<String, usize> = (steps.iter().enumerate())
             .filter(|(_, step)| step.is(Direction::Inbound))
             .filter_map(|(at, step)| Some((step.header("woody.span-id")?.to_owned(), at)))
@@ -87,11 +94,8 @@ impl Plan {
         }
         for at in 0..steps.len() {
             steps[at].race = race(&steps, at);
-            if let Some(ours) = expected::ours(&recording.name, steps[at].exchange.seq) {
-                steps[at].exchange.answer = ours;
-            }
         }
-        Self { name: recording.name.clone(), steps, epoch }
+        Self { name: recording.name, steps, epoch, useless }
     }
 
     /// Outbound exchanges by queue, each in its order.
@@ -107,7 +111,7 @@ impl Plan {
 // === impl Planned ===
 
 impl Planned {
-    fn new(exchange: Exchange) -> Self {
+    fn new(exchange: Exchange, ours: Option<&'static Row>) -> Self {
         let message = Message::decode(&exchange.request.body);
         Self {
             method: message.as_ref().map_or("?", |message| message.name.as_str()).to_owned(),
@@ -117,6 +121,7 @@ impl Planned {
             deadline: Deadline::Absent,
             expired: false,
             race: None,
+            ours,
             exchange,
         }
     }

@@ -15,6 +15,8 @@ pub struct Recording {
     pub exchanges: Vec<Exchange>,
     /// Unix milliseconds of its start, once somebody found out.
     pub epoch: Option<f64>,
+    /// It is all of its file.
+    pub whole: bool,
 }
 
 /// One request and what came of it.
@@ -111,13 +113,13 @@ impl Recording {
             exchanges.push(exchange);
         }
         exchanges.sort_by(|one, other| one.began.total_cmp(&other.began).then(one.seq.cmp(&other.seq)));
-        Ok(Self { name: name.to_owned(), exchanges, epoch: None }.with_epoch())
+        Ok(Self { name: name.to_owned(), exchanges, epoch: None, whole: true }.with_epoch())
     }
 
     /// The exchanges with these numbers only, in the same order.
     pub fn only(&self, seqs: &[u64]) -> Self {
         let exchanges = self.exchanges.iter().filter(|exchange| seqs.contains(&exchange.seq)).cloned().collect();
-        Self { name: self.name.clone(), exchanges, epoch: self.epoch }
+        Self { name: self.name.clone(), exchanges, epoch: self.epoch, whole: false }
     }
 }
 

@@ -13,6 +13,7 @@ use machinegun::wire::timestamp;
 use tokio::sync::watch;
 
 use crate::compare::{Comparison, Difference, Moments};
+use crate::expected::Row;
 use crate::http::{Client, Server};
 use crate::node::{Message, Node};
 use crate::plan::{self, Deadline, Machine, Plan, Queue};
@@ -39,6 +40,10 @@ pub struct Report {
     pub recording: String,
     pub exchanges: usize,
     pub differences: Vec<Difference>,
+    /// Exchanges that were held against our own answer instead of the recorded one.
+    pub ours: usize,
+    /// Rows of our own answers that the recording has no use for.
+    pub useless: Vec<&'static Row>,
 }
 
 /// A replay whose processor already listens, so that a service can be pointed at it.
@@ -95,7 +100,7 @@ impl Report {
     }
 
     pub fn agrees(&self) -> bool {
-        self.differences.is_empty()
+        self.differences.is_empty() && self.useless.is_empty()
     }
 }
 
@@ -111,7 +116,13 @@ impl std::fmt::Display for Report {
                 Ordering::Greater => {}
             }
         }
+        for row in &self.useless {
+            writeln!(f, "expected.rs has a row that is of no use: {}\n", row.difference)?;
+        }
         write!(f, "{}: {} of {} exchanges agree", self.recording, self.agreeing(), self.exchanges)?;
+        if self.ours > 0 {
+            write!(f, ", {} of them held against our own answer", self.ours)?;
+        }
         match self.differences.iter().filter(|difference| difference.seq.is_none()).count() {
             0 => Ok(()),
             extra => write!(f, ", {extra} requests that nobody recorded"),
@@ -179,7 +190,10 @@ impl Replay {
         let before = count(&stage.state.borrow());
         let _ = stage.within(stage.options.linger, |state| count(state) > before).await;
         let differences = stage.state.borrow().differences.clone();
-        Report { recording: stage.plan.name.clone(), exchanges: stage.plan.steps.len(), differences }
+        self.processor.stop().await;
+        let Plan { name, steps, useless, .. } = &stage.plan;
+        let ours = steps.iter().filter(|step| step.ours.is_some()).count();
+        Report { recording: name.clone(), exchanges: steps.len(), differences, ours, useless: useless.clone() }
     }
 }
 

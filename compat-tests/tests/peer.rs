@@ -130,6 +130,15 @@ fn get_history() {
     call::<GetHistory>((GetHistoryParams { event_sink_id: "default".into(), range }, Tree::Struct(fields)));
     let (events, tree) = sink_events();
     replies::<GetHistory>(events, Some(tree));
+
+    // Entries are kept as they came, and understood from a peer of another build too.
+    let (entry, tree) = sink_event();
+    let list = Tree::List(thrift::protocol::TType::Struct, vec![tree.disturbed()]);
+    let theirs = write_message(TMessageType::Reply, GetHistory::NAME, SEQID, &Tree::Struct(vec![(0, list)]));
+    let at = opened(theirs.clone(), MessageType::Reply, GetHistory::NAME).position();
+    let read = read_reply::<GetHistory>(Bytes::from(theirs).slice(at..), Limits::default());
+    let entries: Vec<_> = read.expect("a reply").expect("entries").decoded().collect();
+    assert_eq!(entries, [Ok(entry)]);
 }
 
 #[test]

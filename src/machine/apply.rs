@@ -245,7 +245,7 @@ fn decided(record: &Record, impact: &Impact, policy: &Policy, stamp: Stamp) -> D
         Impact::Remove => Some(remove(successor(record, stamp), stamp)),
         Impact::Paid { epochs } => {
             let mut next = successor(record, stamp);
-            next.debts.retain(|debt| !epochs.contains(&debt.epoch));
+            next.debts.retain(|debt| debt.wanted || !epochs.contains(&debt.epoch));
             if let Status::Removed { at } = &mut next.status {
                 *at = now(stamp);
             }
@@ -286,6 +286,9 @@ fn decided(record: &Record, impact: &Impact, policy: &Policy, stamp: Stamp) -> D
 /// What is committed: the record with all that the step makes it owe.
 fn step(before: Option<&Record>, mut next: Record, events: Vec<Bytes>, policy: &Policy, stamp: Stamp) -> Step {
     owe(before, &mut next, events.len(), &policy.subscriptions, stamp.now_micros);
+    for place in 0..next.debts.len() {
+        next.debts[place].wanted = next.is_unsent(next.debts[place].epoch);
+    }
     next.outbox_due = (!next.unsent.is_empty()).then(|| now(stamp).saturating_add(policy.outbox_clear_ms));
     Step { record: Some(next), events, handled: None, tag: None, replaced: Vec::new() }
 }
@@ -374,7 +377,8 @@ fn arm(due: i64, range: HistoryRange, timeout: i32, context: &RequestContext) ->
 /// The tombstone of a machine. Its epoch's events and notifications are owed to deletion.
 fn remove(record: Record, stamp: Stamp) -> Record {
     let mut debts = record.debts;
-    debts.push(Debt { epoch: record.epoch, last_event: record.last_event });
+    // Whether a sink wants them is noted with the commit, like that of all others.
+    debts.push(Debt { epoch: record.epoch, last_event: record.last_event, wanted: false });
     Record {
         commit: record.commit,
         earlier: record.earlier,

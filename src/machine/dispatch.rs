@@ -1,7 +1,9 @@
 //! Who may do what in which status.
 
 use super::impact::{Answer, Impact, Refusal, Success};
+use super::outbox::MOST_PARCELS;
 use super::record::{Record, Status};
+use super::wake::{Wake, wishes};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Dispatch {
@@ -21,11 +23,16 @@ pub enum Dispatch {
 pub fn dispatch(record: Option<&Record>, impact: &Impact, now: i64) -> Dispatch {
     let refuse = |refusal| Dispatch::Answer(Err(refusal));
     let ignore = Dispatch::Answer(Ok(Success::Done));
+    let hindered = record.and_then(Record::hindered_by).map(|sink| {
+        let reason =
+            format!("event_sink_unavailable: the machine owes {sink} {MOST_PARCELS} parcels, the most there may be");
+        refuse(Refusal::Unavailable(reason))
+    });
     let Some(record) = record.filter(|record| {
         record.exists() || matches!(impact, Impact::Paid { .. } | Impact::Acknowledged | Impact::Forget)
     }) else {
         return match impact {
-            Impact::Init { .. } => Dispatch::Ask,
+            Impact::Init { .. } => hindered.unwrap_or(Dispatch::Ask),
             Impact::Notification(_) => Dispatch::Discard,
             Impact::Timeout | Impact::Drained | Impact::Paid { .. } | Impact::Acknowledged | Impact::Forget => ignore,
             Impact::Call { .. }
@@ -40,8 +47,8 @@ pub fn dispatch(record: Option<&Record>, impact: &Impact, now: i64) -> Dispatch 
         Impact::Init { .. } => refuse(Refusal::MachineAlreadyExists),
         Impact::Call { .. } if failed => refuse(Refusal::MachineFailed),
         Impact::Call { .. } => Dispatch::Ask,
-        Impact::Repair { .. } if failed => Dispatch::Ask,
-        Impact::SimpleRepair if failed => Dispatch::Decide,
+        Impact::Repair { .. } if failed => hindered.unwrap_or(Dispatch::Ask),
+        Impact::SimpleRepair if failed => hindered.unwrap_or(Dispatch::Decide),
         Impact::Repair { .. } | Impact::SimpleRepair => refuse(Refusal::MachineAlreadyWorking),
         Impact::Remove => Dispatch::Decide,
         // A timer that was moved, unset or handled meanwhile: its wake-up is stale.
@@ -59,9 +66,8 @@ pub fn dispatch(record: Option<&Record>, impact: &Impact, now: i64) -> Dispatch 
         Impact::Modernize { epoch, .. } if *epoch != record.epoch => refuse(Refusal::MachineNotFound),
         Impact::Modernize { events, .. } if events.is_empty() => ignore,
         Impact::Modernize { .. } => Dispatch::Decide,
-        // A tombstone that still owes is due at once, but not for this.
-        Impact::Forget if record.exists() || !record.debts.is_empty() || !record.unsent.is_empty() => ignore,
-        Impact::Forget if record.due().is_none_or(|due| due > now) => ignore,
-        Impact::Forget => Dispatch::Decide,
+        // A tombstone that still owes may be due, but not for this.
+        Impact::Forget if wishes(record).any(|(due, wake)| wake == Wake::Forget && due <= now) => Dispatch::Decide,
+        Impact::Forget => ignore,
     }
 }

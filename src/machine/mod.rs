@@ -21,7 +21,9 @@ pub use impact::{
     Action, Answer, Change, Impact, Notification, NotificationId, Outcome, Refusal, Success, TimerChange,
 };
 pub use key::{CommitId, Epoch, KeyError, MachineId, MachineKey, Namespace};
-pub use outbox::{LifeChange, Lifecycle, Parcel, Subscription, Unsent, life_changes};
+pub use outbox::{
+    LifeChange, Lifecycle, MOST_PARCELS, MOST_REASONS, Parcel, SHORTEST_REASON, Subscription, Unsent, life_changes,
+};
 pub use record::{
     Debt, Head, KEPT_COMMITS, KEPT_NOTES, LONGEST_REASON, Phase, Record, RecordError, RequestContext, Status,
     StatusKind, TOMBSTONE_REST_MS, Timer, blank_aux_state, shown_timer,

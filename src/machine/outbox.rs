@@ -3,7 +3,19 @@
 use serde::{Deserialize, Serialize};
 
 use super::key::Epoch;
-use super::record::{Record, Status, commit_id};
+use super::record::{Debt, Record, Status, commit_id};
+
+/// Parcels that one sink is owed by one machine, past which the machine begins no new life: nothing starts over it, and
+/// no repair takes place. All that adds parcels without end begins with one of these; the steps of a working machine
+/// only lengthen the last parcel.
+pub const MOST_PARCELS: usize = 1_000;
+
+/// Bytes of failures' reasons that wait for one sink in one record. What no longer fits is cut down to
+/// [`SHORTEST_REASON`], since every commit carries all of it.
+pub const MOST_REASONS: usize = 16 * 1024;
+
+/// Bytes that are kept of any reason.
+pub const SHORTEST_REASON: usize = 64;
 
 /// A sink as the namespace names it, and what it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,19 +61,25 @@ pub enum LifeChange {
 
 /// What a step did to the machine's life, in order.
 pub fn life_changes(before: Option<&Record>, after: &Record) -> Vec<LifeChange> {
-    let lived = before.is_some_and(Record::exists);
-    let was_failed = before.is_some_and(|record| matches!(record.status, Status::Failed { .. }));
+    // A Start finds no machine, be it over a tombstone. The steps of a tombstone change no life.
+    let found = before.filter(|record| record.epoch == after.epoch).map(|record| &record.status);
     let mut changes = Vec::new();
-    if !lived {
-        changes.push(LifeChange::Created);
-    }
-    match &after.status {
-        Status::Failed { reason, .. } if !was_failed => changes.push(LifeChange::Failed { reason: reason.clone() }),
-        Status::Working(_) if was_failed => changes.push(LifeChange::Repaired),
-        Status::Removed { .. } if lived || before.is_none_or(|record| record.epoch != after.epoch) => {
-            changes.push(LifeChange::Removed);
+    match (found, &after.status) {
+        (None, _) => changes.push(LifeChange::Created),
+        // A repair that took effect and claimed a tag in vain: failed again, for another reason.
+        (Some(before @ Status::Failed { .. }), after @ (Status::Working(_) | Status::Failed { .. }))
+            if before != after =>
+        {
+            changes.push(LifeChange::Repaired);
         }
-        Status::Failed { .. } | Status::Working(_) | Status::Removed { .. } => {}
+        _ => {}
+    }
+    if found != Some(&after.status) {
+        match (found, &after.status) {
+            (_, Status::Failed { reason, .. }) => changes.push(LifeChange::Failed { reason: reason.clone() }),
+            (Some(Status::Removed { .. }), _) | (_, Status::Working(_)) => {}
+            (_, Status::Removed { .. }) => changes.push(LifeChange::Removed),
+        }
     }
     changes
 }
@@ -76,22 +94,24 @@ pub(super) fn owe(
 ) {
     let changes = life_changes(before, after);
     for subscription in subscriptions {
-        let mut parcels = Vec::new();
+        let entries = changes.iter().filter(|_| subscription.lifecycle).map(|change| Lifecycle {
+            at_micros,
+            change: match change {
+                LifeChange::Failed { reason } => {
+                    LifeChange::Failed { reason: after.shortened(&subscription.sink, reason) }
+                }
+                other => other.clone(),
+            },
+        });
+        // A life begins before the events that it brings, and ends after them.
+        let (ahead, behind): (Vec<_>, Vec<_>) =
+            entries.partition(|entry| matches!(entry.change, LifeChange::Created | LifeChange::Repaired));
+        let mut parcels: Vec<_> = ahead.into_iter().map(Parcel::Lifecycle).collect();
         if subscription.events && events > 0 {
             let last = after.last_event;
             parcels.push(Parcel::Events { epoch: after.epoch, first: last - events as i64 + 1, last });
         }
-        if subscription.lifecycle {
-            let entries =
-                changes.iter().map(|change| Parcel::Lifecycle(Lifecycle { at_micros, change: change.clone() }));
-            // Created comes before the events, all else after them.
-            let place = if changes.first() == Some(&LifeChange::Created) { 1 } else { 0 };
-            let mut entries: Vec<_> = entries.collect();
-            let behind = entries.split_off(place.min(entries.len()));
-            entries.append(&mut parcels);
-            entries.extend(behind);
-            parcels = entries;
-        }
+        parcels.extend(behind.into_iter().map(Parcel::Lifecycle));
         if !parcels.is_empty() {
             after.owe(&subscription.sink, parcels);
         }
@@ -101,14 +121,21 @@ pub(super) fn owe(
 // === impl Unsent ===
 
 impl Unsent {
-    /// Takes out what the sink acknowledged, if it stands in front. What was acknowledged before is passed over.
+    /// Takes out what the sink acknowledged, if it stands in front. Anything else is passed over: it was acknowledged
+    /// before, or is not what the store knows, and is sent again.
     pub fn acknowledge(&mut self, sent: &Parcel) {
         match (self.parcels.first_mut(), sent) {
             (
                 Some(Parcel::Events { epoch, first, last }),
                 Parcel::Events { epoch: sent_epoch, first: sent_first, last: sent_last },
-            ) if epoch == sent_epoch && first == sent_first && sent_last < last => *first = sent_last + 1,
-            (Some(front), sent) if front == sent => drop(self.parcels.remove(0)),
+            ) if epoch == sent_epoch && sent_first <= first && *first <= *sent_last && *sent_last < *last => {
+                *first = sent_last + 1;
+            }
+            (
+                Some(Parcel::Events { epoch, first, last }),
+                Parcel::Events { epoch: sent_epoch, first: sent_first, last: sent_last },
+            ) if epoch == sent_epoch && sent_first <= first && *last <= *sent_last => drop(self.parcels.remove(0)),
+            (Some(front @ Parcel::Lifecycle(_)), sent) if front == sent => drop(self.parcels.remove(0)),
             _ => {}
         }
     }
@@ -119,7 +146,7 @@ impl Unsent {
             Parcel::Events { epoch: next_epoch, first: next_first, last: next_last },
         ) = (self.parcels.last_mut(), &parcel)
             && epoch == next_epoch
-            && *last + 1 == *next_first
+            && last.checked_add(1) == Some(*next_first)
         {
             *last = *next_last;
             return;
@@ -158,8 +185,11 @@ impl Record {
     pub fn unsent_events(&self) -> u64 {
         let parcels = self.unsent.iter().flat_map(|unsent| &unsent.parcels);
         parcels
-            .map(|parcel| if let Parcel::Events { first, last, .. } = parcel { last.abs_diff(*first) + 1 } else { 0 })
-            .sum()
+            .map(|parcel| match parcel {
+                Parcel::Events { first, last, .. } => last.abs_diff(*first).saturating_add(1),
+                Parcel::Lifecycle(_) => 0,
+            })
+            .fold(0, u64::saturating_add)
     }
 
     /// Whether some sink still wants to read this epoch's events: until then they are not deleted.
@@ -168,8 +198,24 @@ impl Record {
         parcels.any(|parcel| matches!(parcel, Parcel::Events { epoch: unsent, .. } if *unsent == epoch))
     }
 
-    /// Deletions whose events no sink waits for.
-    pub fn payable(&self) -> impl Iterator<Item = &super::record::Debt> {
-        self.debts.iter().filter(|debt| !self.is_unsent(debt.epoch))
+    /// Deletions whose events no sink waits for, and of which the store knows so.
+    pub fn payable(&self) -> impl Iterator<Item = &Debt> {
+        self.debts.iter().filter(|debt| !debt.wanted)
+    }
+
+    /// The sink that is owed so much that no new life may begin, if there is one.
+    pub fn hindered_by(&self) -> Option<&str> {
+        self.unsent.iter().find(|unsent| unsent.parcels.len() >= MOST_PARCELS).map(|unsent| &*unsent.sink)
+    }
+
+    /// As much of a reason as there is room for among what waits for `sink`.
+    fn shortened(&self, sink: &str, reason: &str) -> String {
+        let parcels = self.unsent.iter().filter(|unsent| unsent.sink == sink).flat_map(|unsent| &unsent.parcels);
+        let waiting = parcels.map(|parcel| match parcel {
+            Parcel::Lifecycle(Lifecycle { change: LifeChange::Failed { reason }, .. }) => reason.len(),
+            Parcel::Lifecycle(_) | Parcel::Events { .. } => 0,
+        });
+        let room = MOST_REASONS.saturating_sub(waiting.sum()).max(SHORTEST_REASON);
+        reason[..reason.floor_char_boundary(room)].to_owned()
     }
 }

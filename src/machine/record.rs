@@ -114,6 +114,12 @@ pub struct Debt {
     #[serde(with = "commit_id")]
     pub epoch: Epoch,
     pub last_event: i64,
+    /// Some sink wanted these events when the record was last committed.
+    ///
+    /// INVARIANT: set anew by each commit, never by an acknowledgement. While the store knows of a sink that wants them
+    /// they stay, or a record that is read again would owe events that nobody can read.
+    #[serde(default)]
+    pub wanted: bool,
 }
 
 /// The fixed beginning of a stored record.

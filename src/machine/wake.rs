@@ -20,7 +20,7 @@ pub fn wishes(record: &Record) -> impl Iterator<Item = (i64, Wake)> {
     let pay = record.payable().next().map(|_| (i64::MIN, Wake::Pay));
     let outbox = record.outbox_due.map(|due| (due, Wake::Outbox));
     let forget = match &record.status {
-        Status::Removed { at } if record.debts.is_empty() && outbox.is_none() => {
+        Status::Removed { at } if record.debts.is_empty() && record.unsent.is_empty() && outbox.is_none() => {
             Some((at.saturating_add(TOMBSTONE_REST_MS), Wake::Forget))
         }
         _ => None,

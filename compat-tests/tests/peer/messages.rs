@@ -64,18 +64,13 @@ pub fn range() -> (HistoryRange, Tree) {
 pub fn machine() -> (Machine, Tree) {
     let (first, first_tree) = event(1, None);
     let (second, second_tree) = event(2, Some(1));
-    let encode = |event: Event| {
-        let mut writer = Writer::default();
-        event.write(&mut writer);
-        writer.into_bytes()
-    };
     let (history_range, range_tree) = range();
     let (aux_state, aux_tree) = content();
     let (legacy, legacy_tree) = value();
     let machine = Machine {
         ns: "пространство".into(),
         id: Bytes::from_static(b"\xff\xfe"),
-        history: History::from_encoded(vec![encode(first), encode(second)]),
+        history: History::from_encoded(vec![encode(&first), encode(&second)]),
         history_range,
         status: Some(MachineStatus::Failed(MachineStatusFailed { reason: Some("because".into()) })),
         aux_state: Some(aux_state),
@@ -94,6 +89,12 @@ pub fn machine() -> (Machine, Tree) {
         (5, legacy_tree),
     ];
     (machine, Tree::Struct(fields))
+}
+
+fn encode<T: Wire>(it: &T) -> Bytes {
+    let mut writer = Writer::default();
+    it.write(&mut writer);
+    writer.into_bytes()
 }
 
 fn opaque(tree: Tree) -> Tree {
@@ -160,9 +161,14 @@ pub fn response_tree() -> Tree {
     Tree::Struct(vec![(1, value().1), (2, change().1), (3, action().1)])
 }
 
-pub fn sink_events() -> (Vec<SinkEvent>, Tree) {
+/// A ledger's entries, as they are kept and as they are read.
+pub fn sink_events() -> (Encoded<SinkEvent>, Tree) {
+    let (entry, tree) = sink_event();
+    (Encoded::from_encoded(vec![encode(&entry)]), Tree::List(TType::Struct, vec![opaque(tree)]))
+}
+
+pub fn sink_event() -> (SinkEvent, Tree) {
     let (event, event_tree) = event(5, Some(2));
-    let events = vec![SinkEvent { id: 9, source_id: "ID".into(), source_ns: "NS".into(), event }];
     let fields = vec![(1, Tree::I64(9)), (2, Tree::text("ID")), (3, Tree::text("NS")), (4, event_tree)];
-    (events, Tree::List(TType::Struct, vec![Tree::Struct(fields)]))
+    (SinkEvent { id: 9, source_id: "ID".into(), source_ns: "NS".into(), event }, Tree::Struct(fields))
 }

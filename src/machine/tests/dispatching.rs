@@ -48,7 +48,12 @@ fn the_dispatch_table_holds_for_every_impact_in_every_status() {
         (notification(41, epoch()), "X XXXXX X XXX"),
         (notification(50, commit(9)), "X XXXXX X XXX"),
         (Impact::Drained, "o ooooo o ooo"),
-        (Impact::Paid, "o ooooo o Doo"),
+        (paid(), "o ooooo o Doo"),
+        (Impact::Paid { epochs: vec![commit(9)] }, "o ooooo o ooo"),
+        (Impact::Acknowledged, "o ooooo o ooo"),
+        (modernize(epoch()), "N DDDDD D NNN"),
+        (modernize(commit(9)), "N NNNNN N NNN"),
+        (Impact::Modernize { epoch: epoch(), events: vec![] }, "N ooooo o NNN"),
         (Impact::Forget, "o ooooo o ooD"),
     ];
     for (impact, row) in table {
@@ -65,9 +70,10 @@ fn the_dispatch_table_holds_for_every_impact_in_every_status() {
 #[test]
 fn a_machine_started_over_a_tombstone_pays_its_predecessors_debts_in_any_status() {
     for record in [sleeping(), waiting(NOW), retrying(0, NOW), failed(&sleeping())] {
-        let record = Record { debts: vec![Debt { epoch: commit(9), last_event: 7 }], ..record };
-        assert_eq!(dispatch(Some(&record), &Impact::Paid, NOW), Dispatch::Decide);
-        let paid = next(&record, &Impact::Paid, None);
+        let record = Record { debts: vec![Debt { epoch: commit(9), last_event: 7, wanted: false }], ..record };
+        let impact = Impact::Paid { epochs: vec![commit(9)] };
+        assert_eq!(dispatch(Some(&record), &impact, NOW), Dispatch::Decide);
+        let paid = next(&record, &impact, None);
         assert_eq!(paid, committed(Record { debts: vec![], ..record.clone() }, &record));
     }
 }

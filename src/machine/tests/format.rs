@@ -64,6 +64,27 @@ fn any_status() -> impl Strategy<Value = Status> {
     ]
 }
 
+fn any_parcel() -> impl Strategy<Value = Parcel> {
+    let change = prop_oneof![
+        Just(LifeChange::Created),
+        any::<String>().prop_map(|reason| LifeChange::Failed { reason }),
+        Just(LifeChange::Repaired),
+        Just(LifeChange::Removed),
+    ];
+    prop_oneof![
+        (any_commit(), any::<i64>(), any::<i64>()).prop_map(|(epoch, first, last)| Parcel::Events {
+            epoch,
+            first,
+            last
+        }),
+        (any::<i64>(), change).prop_map(|(at_micros, change)| Parcel::Lifecycle(Lifecycle { at_micros, change })),
+    ]
+}
+
+fn any_unsent() -> impl Strategy<Value = Unsent> {
+    (any::<String>(), prop::collection::vec(any_parcel(), 0..4)).prop_map(|(sink, parcels)| Unsent { sink, parcels })
+}
+
 prop_compose! {
     fn any_record()(
         (commit, epoch) in (any_commit(), any_commit()),
@@ -73,11 +94,15 @@ prop_compose! {
         timer in prop::option::of(any_timer()),
         (last_event, notifications_due) in (any::<i64>(), any::<Option<i64>>()),
         handled in prop::collection::vec(any::<i64>(), 0..KEPT_NOTES),
-        debts in prop::collection::vec((any_commit(), any::<i64>()), 0..3),
+        debts in prop::collection::vec((any_commit(), any::<i64>(), any::<bool>()), 0..3),
+        (unsent, outbox_due) in (prop::collection::vec(any_unsent(), 0..3), any::<Option<i64>>()),
     ) -> Record {
-        let debts = debts.into_iter().map(|(epoch, last_event)| Debt { epoch, last_event }).collect();
+        let debts = debts.into_iter().map(|(epoch, last_event, wanted)| Debt { epoch, last_event, wanted }).collect();
         let aux_state = Content { format_version, data };
-        Record { commit, earlier, epoch, status, aux_state, timer, last_event, notifications_due, handled, debts }
+        Record {
+            commit, earlier, epoch, status, aux_state, timer, last_event, notifications_due, handled, debts, unsent,
+            outbox_due,
+        }
     }
 }
 
@@ -116,7 +141,7 @@ proptest! {
             bytes[at] = byte;
         }
         if let Ok(record) = Record::decode(&bytes) {
-            let _ = (record.due(), record.kind(), record.encode());
+            let _ = (record.due(), record.kind(), record.encode(), record.unsent_events(), record.payable().count());
         }
         let _ = Head::read(&bytes).map(|head| head.remembers(commit(1)));
     }
@@ -168,10 +193,18 @@ fn an_unknown_status_is_refused() {
 
 /// Every field in use, and no byte that depends on anything but the format.
 fn golden_record() -> Record {
+    let reason = "why".to_owned();
+    let changes = [LifeChange::Created, LifeChange::Failed { reason }, LifeChange::Repaired, LifeChange::Removed];
+    let life = |change| Parcel::Lifecycle(Lifecycle { at_micros: NOW * 1_000 + 7, change });
     Record {
         status: Status::Failed { reason: "why".to_owned(), before: Phase::Retrying { attempt: 2, at: NOW } },
         notifications_due: Some(NOW + 1),
-        debts: vec![debt()],
+        debts: vec![debt(), Debt { wanted: true, ..debt() }],
+        unsent: vec![
+            Unsent { sink: "one".to_owned(), parcels: vec![Parcel::Events { epoch: epoch(), first: 2, last: 3 }] },
+            Unsent { sink: "two".to_owned(), parcels: changes.into_iter().map(life).collect() },
+        ],
+        outbox_due: Some(NOW + 2),
         ..waiting(NOW)
     }
 }

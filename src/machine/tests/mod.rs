@@ -3,11 +3,15 @@
 mod dispatching;
 mod events;
 mod format;
+mod lifecycle;
 mod model;
+mod modernizing;
 mod notifications;
+mod outbox;
 mod outcomes;
 mod removal;
 mod retries;
+mod tags;
 mod timers;
 mod waking;
 
@@ -23,6 +27,7 @@ use crate::wire::{Content, Event, HistoryRange, Limits as WireLimits, Reader, Va
 const NOW: i64 = 1_700_000_000_000;
 const STEP_SIZE: usize = 1_000;
 const NOTIFICATION_RETRY_MS: i64 = 7_000;
+const OUTBOX_CLEAR_MS: i64 = 10_000;
 
 fn commit(n: u8) -> CommitId {
     CommitId([n; 16])
@@ -34,16 +39,25 @@ fn epoch() -> Epoch {
 }
 
 fn stamp(now: i64) -> Stamp {
-    Stamp { now_micros: now * 1_000, commit: commit(200), jitter: 0.5 }
+    Stamp { now_micros: now * 1_000, commit: commit(200), jitter: 0.5, tag_taken: false }
 }
 
-/// Retries after 1 s and after 2 s, then the end.
+/// Retries after 1 s and after 2 s, then the end. No sinks.
 fn policy() -> Policy {
     Policy {
         timer_retries: RetryPolicy::exponential(MaxRetries::Times(2), 2.0, Duration::from_secs(1), None),
         notification_retry_ms: NOTIFICATION_RETRY_MS,
         limits: Limits { step_size: STEP_SIZE },
+        subscriptions: Vec::new(),
+        outbox_clear_ms: OUTBOX_CLEAR_MS,
     }
+}
+
+/// The same with three sinks: one for events, one for changes of life, one for both.
+fn sinks() -> Policy {
+    let sink = |sink: &str, events, lifecycle| Subscription { sink: sink.to_owned(), events, lifecycle };
+    let subscriptions = vec![sink("events", true, false), sink("life", false, true), sink("both", true, true)];
+    Policy { subscriptions, ..policy() }
 }
 
 fn context(name: &'static str) -> RequestContext {
@@ -79,6 +93,8 @@ fn sleeping() -> Record {
         notifications_due: None,
         handled: vec![40, 41],
         debts: Vec::new(),
+        unsent: Vec::new(),
+        outbox_due: None,
     }
 }
 
@@ -107,7 +123,34 @@ fn tombstone(at: i64, debts: Vec<Debt>) -> Record {
 }
 
 fn debt() -> Debt {
-    Debt { epoch: epoch(), last_event: 3 }
+    Debt { epoch: epoch(), last_event: 3, wanted: false }
+}
+
+// === What sinks are owed ===
+
+fn events(epoch: Epoch, first: i64, last: i64) -> Parcel {
+    Parcel::Events { epoch, first, last }
+}
+
+/// A change of life at [`NOW`].
+fn life(change: LifeChange) -> Parcel {
+    Parcel::Lifecycle(Lifecycle { at_micros: NOW * 1_000, change })
+}
+
+fn fell(reason: &str) -> Parcel {
+    life(LifeChange::Failed { reason: reason.to_owned() })
+}
+
+fn unsent(sink: &str, parcels: Vec<Parcel>) -> Unsent {
+    Unsent { sink: sink.to_owned(), parcels }
+}
+
+/// What a sink is owed, in its order.
+fn owed(record: &Record, sink: &str) -> Vec<Parcel> {
+    let mut all = record.unsent.iter().filter(|unsent| unsent.sink == sink);
+    let owed = all.next().map(|unsent| unsent.parcels.clone()).unwrap_or_default();
+    assert_eq!(all.next(), None, "a sink has one queue");
+    owed
 }
 
 // === Impacts ===
@@ -129,6 +172,15 @@ fn notification(id: NotificationId, epoch: Epoch) -> Impact {
     Impact::Notification(Notification { id, epoch, args, range, context: context("notify") })
 }
 
+fn paid() -> Impact {
+    Impact::Paid { epochs: vec![epoch()] }
+}
+
+/// Another event 2.
+fn modernize(epoch: Epoch) -> Impact {
+    Impact::Modernize { epoch, events: vec![(2, Bytes::from_static(b"modern"))] }
+}
+
 /// Not yet handled by the fixtures.
 fn notified() -> Impact {
     notification(50, epoch())
@@ -145,7 +197,7 @@ fn appended(events: &[&str]) -> Change {
 }
 
 fn timed(timer: TimerChange) -> Change {
-    Change { action: Action { timer: Some(timer), remove: false }, ..Change::default() }
+    Change { action: Action { timer: Some(timer), ..Action::default() }, ..Change::default() }
 }
 
 fn after(seconds: i32) -> TimerChange {
@@ -153,7 +205,7 @@ fn after(seconds: i32) -> TimerChange {
 }
 
 fn removing() -> Change {
-    Change { action: Action { timer: None, remove: true }, ..Change::default() }
+    Change { action: Action { remove: true, ..Action::default() }, ..Change::default() }
 }
 
 fn too_big() -> Change {
@@ -175,11 +227,28 @@ fn decide(record: Option<&Record>, impact: &Impact, outcome: impl Into<Option<Ou
     apply(record, impact, &context("request"), outcome.into(), &policy(), stamp(NOW))
 }
 
+/// The same with [`sinks`].
+fn subscribed(record: Option<&Record>, impact: &Impact, outcome: impl Into<Option<Outcome>>) -> Decision {
+    apply(record, impact, &context("request"), outcome.into(), &sinks(), stamp(NOW))
+}
+
+/// The record after a step with [`sinks`], which must have been one.
+#[track_caller]
+fn owing(record: &Record, impact: &Impact, outcome: impl Into<Option<Outcome>>) -> Record {
+    let step = subscribed(Some(record), impact, outcome).step.expect("a step");
+    step.record.expect("a record")
+}
+
 /// The record after a step that must have been one.
 #[track_caller]
 fn next(record: &Record, impact: &Impact, outcome: impl Into<Option<Outcome>>) -> Record {
     let step = decide(Some(record), impact, outcome).step.expect("a step");
     step.record.expect("a record")
+}
+
+/// The step that writes this record and nothing else.
+fn only(record: Record) -> Step {
+    Step { record: Some(record), events: vec![], handled: None, tag: None, replaced: vec![] }
 }
 
 /// The same machine as another commit, the next one, leaves it.

@@ -9,7 +9,7 @@ fn any_status_can_be_removed() {
         let decision = decide(Some(&record), &Impact::Remove, None);
         assert_eq!(decision.answer, Ok(Success::Done));
         let expected = committed(tombstone(NOW, vec![debt()]), &record);
-        assert_eq!(decision.step, Some(Step { record: Some(expected), events: vec![], handled: None }));
+        assert_eq!(decision.step, Some(only(expected)));
     }
 }
 
@@ -17,7 +17,7 @@ fn any_status_can_be_removed() {
 fn removal_wins_over_the_timer_and_the_events_of_the_step_are_kept() {
     let change = Change {
         aux_state: Some(content("new")),
-        action: Action { timer: Some(after(5)), remove: true },
+        action: Action { timer: Some(after(5)), remove: true, tag: None },
         ..appended(&["a", "b"])
     };
     for (record, impact) in [
@@ -30,7 +30,7 @@ fn removal_wins_over_the_timer_and_the_events_of_the_step_are_kept() {
         assert_eq!(decision.answer, response());
         let step = decision.step.expect("a step");
         assert_eq!(step.events.iter().map(|event| decode(event).id).collect::<Vec<_>>(), [4, 5]);
-        let owed = vec![Debt { epoch: epoch(), last_event: 5 }];
+        let owed = vec![Debt { epoch: epoch(), last_event: 5, wanted: false }];
         let expected = committed(Record { last_event: 5, ..tombstone(NOW, owed) }, &record);
         assert_eq!(step.record, Some(expected));
     }
@@ -45,12 +45,12 @@ fn a_start_that_removes_leaves_a_tombstone_that_owes_its_events() {
     assert_eq!(step.events.len(), 1);
     let record = step.record.expect("a record");
     assert!(!record.exists());
-    assert_eq!(record.debts, [Debt { epoch: commit(200), last_event: 1 }]);
+    assert_eq!(record.debts, [Debt { epoch: commit(200), last_event: 1, wanted: false }]);
 }
 
 #[test]
 fn a_start_over_a_tombstone_begins_an_epoch_and_carries_the_old_debts() {
-    let old = tombstone(NOW - 5, vec![debt(), Debt { epoch: commit(9), last_event: 7 }]);
+    let old = tombstone(NOW - 5, vec![debt(), Debt { epoch: commit(9), last_event: 7, wanted: false }]);
     let record = next(&old, &init(), Outcome::Done { response: None, change: appended(&["a"]) });
     assert_eq!(record.epoch, commit(200));
     assert_eq!(record.debts, old.debts);
@@ -59,7 +59,7 @@ fn a_start_over_a_tombstone_begins_an_epoch_and_carries_the_old_debts() {
     // Removed again before they are paid: both are owed.
     let record = Record { commit: commit(8), ..record };
     let again = next(&record, &Impact::Remove, None);
-    let own = Debt { epoch: commit(200), last_event: 1 };
+    let own = Debt { epoch: commit(200), last_event: 1, wanted: false };
     assert_eq!(again.debts, [old.debts[0], old.debts[1], own]);
 }
 
@@ -76,14 +76,14 @@ fn a_tombstone_rests_a_day_after_it_paid_and_then_goes() {
     let removed = next(&sleeping(), &Impact::Remove, None);
     assert_eq!(wake(&removed, NOW), Some(Wake::Pay));
     let later = NOW + 5_000;
-    let decision = apply(Some(&removed), &Impact::Paid, &context("c"), None, &policy(), stamp(later));
-    let paid = decision.step.expect("a step").record.expect("a record");
-    assert_eq!((&paid.status, &paid.debts), (&Status::Removed { at: later }, &vec![]));
+    let decision = apply(Some(&removed), &paid(), &context("c"), None, &policy(), stamp(later));
+    let paid_off = decision.step.expect("a step").record.expect("a record");
+    assert_eq!((&paid_off.status, &paid_off.debts), (&Status::Removed { at: later }, &vec![]));
     let rested = later + TOMBSTONE_REST_MS;
-    assert_eq!(paid.due(), Some(rested));
-    assert_eq!((wake(&paid, rested - 1), wake(&paid, rested)), (None, Some(Wake::Forget)));
-    let decision = decide(Some(&paid), &Impact::Forget, None);
-    let gone = Step { record: None, events: vec![], handled: None };
+    assert_eq!(paid_off.due(), Some(rested));
+    assert_eq!((wake(&paid_off, rested - 1), wake(&paid_off, rested)), (None, Some(Wake::Forget)));
+    let decision = decide(Some(&paid_off), &Impact::Forget, None);
+    let gone = Step { record: None, ..only(paid_off.clone()) };
     assert_eq!(decision, Decision { step: Some(gone), answer: Ok(Success::Done) });
 }
 

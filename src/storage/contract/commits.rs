@@ -46,7 +46,7 @@ pub async fn a_record_is_read_back_with_all_its_parts(subject: Arc<impl Subject>
             record.timer = Some(timer(i64::MIN));
             record.notifications_due = Some(9);
             record.handled = vec![i64::MIN, 0, i64::MAX];
-            record.debts = vec![Debt { epoch: CommitId([255; 16]), last_event: 12 }];
+            record.debts = vec![Debt { epoch: CommitId([255; 16]), last_event: 12, wanted: false }];
             if let Some(timer) = &mut record.timer {
                 timer.range = HistoryRange { after: Some(-1), limit: Some(0), direction: Direction::Backward };
                 timer.context = context();
