@@ -1,0 +1,76 @@
+//! A connection that breaks when it is told to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// Stands before a service and passes everything on.
+pub struct Proxy {
+    pub endpoint: String,
+    mode: Arc<AtomicU8>,
+    down: CancellationToken,
+}
+
+const PASS: u8 = 0;
+const LOSE_ANSWER: u8 = 1;
+const LOSE_REQUEST: u8 = 2;
+
+// === impl Proxy ===
+
+impl Proxy {
+    pub async fn before(service: &str) -> Self {
+        let service: SocketAddr =
+            service.trim_start_matches("http://").parse().expect("these tests need a service at a plain address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let (mode, down) = (Arc::new(AtomicU8::new(PASS)), CancellationToken::new());
+        let (of_connections, until) = (mode.clone(), down.clone());
+        tokio::spawn(until.run_until_cancelled_owned(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, service, of_connections.clone()));
+            }
+        }));
+        Self { endpoint, mode, down }
+    }
+
+    /// The next answer is cut off: its request was passed on, and worked off.
+    pub fn lose_next_answer(&self) {
+        self.mode.store(LOSE_ANSWER, Ordering::SeqCst);
+    }
+
+    /// The connection is cut at the next request, which goes nowhere.
+    pub fn lose_next_request(&self) {
+        self.mode.store(LOSE_REQUEST, Ordering::SeqCst);
+    }
+
+    /// Nothing listens any more.
+    pub fn go_down(&self) {
+        self.down.cancel();
+    }
+}
+
+async fn pass(mut client: TcpStream, service: SocketAddr, mode: Arc<AtomicU8>) {
+    let Ok(mut server) = TcpStream::connect(service).await else { return };
+    let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let take = |wanted| mode.compare_exchange(wanted, PASS, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => match read {
+                Ok(length) if length > 0 && !take(LOSE_REQUEST) => {
+                    if server.write_all(&asked[..length]).await.is_err() { return }
+                }
+                _ => return,
+            },
+            read = server.read(&mut answered) => match read {
+                Ok(length) if length > 0 && !take(LOSE_ANSWER) => {
+                    if client.write_all(&answered[..length]).await.is_err() { return }
+                }
+                _ => return,
+            },
+        }
+    }
+}
