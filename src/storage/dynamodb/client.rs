@@ -16,6 +16,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use futures_util::StreamExt;
 use futures_util::stream;
 
+use crate::config::DynamodbSettings;
 use crate::storage::StorageError;
 
 /// Where the table is, and how it is reached.
@@ -69,6 +70,21 @@ pub const AT_ONCE: usize = 16;
 /// How often deletes that the table puts off are asked for again, before the caller hears of it.
 const DELETE_ATTEMPTS: usize = 8;
 
+// === impl DynamodbOptions ===
+
+impl From<&DynamodbSettings> for DynamodbOptions {
+    fn from(settings: &DynamodbSettings) -> Self {
+        Self {
+            table: settings.table.clone(),
+            region: settings.region.clone(),
+            endpoint_url: settings.endpoint_url.clone(),
+            shards: settings.shards,
+            request_timeout: settings.request_timeout,
+            credentials: None,
+        }
+    }
+}
+
 // === impl Table ===
 
 impl Table {
@@ -90,9 +106,8 @@ impl Table {
             loader = loader.credentials_provider(Credentials::new(id, secret, None, None, "given"));
         }
         let shared = loader.load().await;
-        let client = |retries| {
-            Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&shared).retry_config(retries).build())
-        };
+        let client =
+            |retries| Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&shared).retry_config(retries).build());
         Self {
             calls: client(RetryConfig::standard()),
             commits: client(RetryConfig::disabled()),

@@ -9,13 +9,13 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use bytes::Bytes;
 
-use super::Dynamodb;
 use super::client::{Fault, Item, binary, fault, key, number};
 use super::keys::{self, FIRST_GENERATION};
 use super::layout::{
     Layout, MOST_INLINE, MOST_RECORD, PART, RECORD_HEAD, Run, Standing, TAIL, encode_events, encode_runs, encoded_size,
 };
 use super::read::{self, Found};
+use super::{Dynamodb, Mark};
 use crate::machine::{CommitId, Record};
 use crate::storage::{Commit, Outcome, StorageError};
 
@@ -45,14 +45,14 @@ impl Dynamodb {
     pub(super) async fn commit_whole(&self, commit: &Commit) -> Outcome {
         let outcome = match &commit.record {
             Some(record) => {
-                let mark = (record.commit, true);
-                let earlier = !self.pending().insert(mark);
+                let mark = (commit.key.clone(), record.commit, true);
+                let earlier = !self.pending().insert(mark.clone());
                 let outcome = self.put_record(commit, record).await;
                 self.answered(mark, earlier, outcome)
             }
             None => {
-                let mark = (commit.expect.unwrap_or(FIRST_GENERATION), false);
-                let earlier = !self.pending().insert(mark);
+                let mark = (commit.key.clone(), commit.expect.unwrap_or(FIRST_GENERATION), false);
+                let earlier = !self.pending().insert(mark.clone());
                 let outcome = self.forget(commit).await;
                 self.answered(mark, earlier, outcome)
             }
@@ -70,7 +70,7 @@ impl Dynamodb {
 
     /// IMPORTANT: refused means that no earlier put of the commit was done either. After one whose fate is unknown only
     /// what stands there decides: that put may still be under way.
-    fn answered(&self, mark: (CommitId, bool), earlier: bool, outcome: Outcome) -> Outcome {
+    fn answered(&self, mark: Mark, earlier: bool, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Unknown(_) => outcome,
             Outcome::Refused(error) if earlier => Outcome::Unknown(error),
@@ -136,7 +136,10 @@ impl Dynamodb {
         }
         let found = read::found(&self.table, partition).await?;
         match judge(found.as_ref(), commit.expect, record.commit)? {
-            Some(outcome) => Ok(Err(outcome)),
+            Some(outcome) => {
+                self.keep_if_of(commit, record.commit, found);
+                Ok(Err(outcome))
+            }
             None => Ok(Ok(found.map(|found| found.standing))),
         }
     }
@@ -262,11 +265,21 @@ impl Dynamodb {
             Some(item) => Found::decode(&item).map(Some),
             None => read::found(&self.table, partition).await,
         };
-        match found.and_then(|found| judge(found.as_ref(), commit.expect, id)) {
-            Ok(Some(outcome)) => outcome,
+        match found.and_then(|found| Ok((judge(found.as_ref(), commit.expect, id)?, found))) {
+            Ok((Some(outcome), found)) => {
+                self.keep_if_of(commit, id, found);
+                outcome
+            }
             // The expected record, though the condition says it is not: someone's hand was in the table.
-            Ok(None) => Outcome::Conflict,
+            Ok((None, _)) => Outcome::Conflict,
             Err(error) => Outcome::Unknown(error),
+        }
+    }
+
+    /// A commit whose answer was lost leaves its machine as hot as any other.
+    fn keep_if_of(&self, commit: &Commit, id: CommitId, found: Option<Found>) {
+        if let Some(found) = found.filter(|found| found.standing.commit == id) {
+            self.standings().keep(&commit.key, found.standing);
         }
     }
 
@@ -405,4 +418,3 @@ fn immutable(partition: &[u8], sort: &[u8], content: &[u8]) -> Item {
     item.insert("v".to_owned(), binary(content));
     item
 }
-

@@ -43,13 +43,7 @@ impl Dynamodb {
     }
 
     /// Notes in the item that events are deleted, if it is still the epoch's: whether it is.
-    async fn cut(
-        &self,
-        machine: &MachineKey,
-        partition: &[u8],
-        epoch: Epoch,
-        last: i64,
-    ) -> Result<bool, StorageError> {
+    async fn cut(&self, machine: &MachineKey, partition: &[u8], epoch: Epoch, last: i64) -> Result<bool, StorageError> {
         for _ in 0..ATTEMPTS {
             let Some(item) = self.table.get(partition, keys::SELF).await? else { return Ok(false) };
             let found = read::Found::decode(&item)?;
@@ -60,7 +54,8 @@ impl Dynamodb {
             if layout.cut >= last {
                 return Ok(true);
             }
-            layout = Layout { cut: last, tail: layout.tail.into_iter().filter(|run| stays(run, last)).collect(), ..layout };
+            layout =
+                Layout { cut: last, tail: layout.tail.into_iter().filter(|run| stays(run, last)).collect(), ..layout };
             let update = self.table.calls.update_item().table_name(&self.table.name);
             let update = update
                 .set_key(Some(key(partition, keys::SELF)))

@@ -44,8 +44,10 @@ pub struct Dynamodb {
     standings: Mutex<Standings>,
     /// Commits that were put, or are being put, and have no definite answer yet. A commit that forgets a machine has no
     /// id: it goes by the one that it expects, and `false`.
-    pending: Mutex<HashSet<(CommitId, bool)>>,
+    pending: Mutex<HashSet<Mark>>,
 }
+
+type Mark = (MachineKey, CommitId, bool);
 
 // === impl Dynamodb ===
 
@@ -67,7 +69,7 @@ impl Dynamodb {
         self.standings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pending(&self) -> MutexGuard<'_, HashSet<(CommitId, bool)>> {
+    fn pending(&self) -> MutexGuard<'_, HashSet<Mark>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,7 +100,10 @@ impl Dynamodb {
 
 impl std::fmt::Debug for Dynamodb {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dynamodb").field("table", &self.table.name).field("shards", &self.shards).finish_non_exhaustive()
+        f.debug_struct("Dynamodb")
+            .field("table", &self.table.name)
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
     }
 }
 

@@ -110,7 +110,8 @@ impl Dynamodb {
         // IMPORTANT: one after the other: an entry may be in both.
         let parked = stream::iter(park.to_vec()).map(|id| self.park_entry(partition, id)).buffer_unordered(AT_ONCE);
         parked.try_collect::<()>().await?;
-        let deleted = stream::iter(delete.to_vec()).map(|id| self.delete_entry(partition, id)).buffer_unordered(AT_ONCE);
+        let deleted =
+            stream::iter(delete.to_vec()).map(|id| self.delete_entry(partition, id)).buffer_unordered(AT_ONCE);
         deleted.try_collect::<()>().await
     }
 

@@ -22,8 +22,10 @@ pub const MACHINES: &str = "machines";
 /// The format of everything in the table that has no version of its own.
 const FORMAT: &str = "1";
 
+type Attribute = (&'static str, ScalarAttributeType);
+
 /// The tables' and indexes' keys: index (none: the table), partition key, sort key.
-const KEYS: [(Option<&str>, (&str, ScalarAttributeType), (&str, ScalarAttributeType)); 3] = [
+const KEYS: [(Option<&str>, Attribute, Attribute); 3] = [
     (None, ("pk", ScalarAttributeType::B), ("sk", ScalarAttributeType::B)),
     (Some(DUES), ("ds", ScalarAttributeType::N), ("d", ScalarAttributeType::B)),
     (Some(MACHINES), ("ls", ScalarAttributeType::N), ("l", ScalarAttributeType::B)),
@@ -38,7 +40,9 @@ const LOOKS: usize = 240;
 pub enum SchemaError {
     #[error("there is no table {0:?} in this region: make it with `machinegun schema create --config FILE`")]
     Missing(String),
-    #[error("table {table:?} {wrong}: name another one in storage.table, and make it with `machinegun schema create --config FILE`")]
+    #[error(
+        "table {table:?} {wrong}: name another one in storage.table, and make it with `machinegun schema create --config FILE`"
+    )]
     Wrong { table: String, wrong: String },
     #[error("table {0:?} was not finished: do it with `machinegun schema create --config FILE`")]
     Unfinished(String),
@@ -49,7 +53,9 @@ pub enum SchemaError {
     Shards { table: String, stored: String, configured: u16 },
     #[error("table {table:?} has format {stored}, this release reads {FORMAT}: run the release that made it")]
     Format { table: String, stored: String },
-    #[error("table {table:?} can't be looked at: {detail}; check storage.region, storage.endpoint_url and the credentials")]
+    #[error(
+        "table {table:?} can't be looked at: {detail}; check storage.region, storage.endpoint_url and the credentials"
+    )]
     Unreachable { table: String, detail: String },
     #[error("table {table:?} can't be made: {detail}; check storage.region, storage.endpoint_url and the credentials")]
     NotMade { table: String, detail: String },
@@ -160,7 +166,9 @@ fn wrong(table: &TableDescription) -> Option<String> {
             let typed = attributes.any(|it| it.attribute_name() == name && *it.attribute_type() == kind);
             if !has || !typed {
                 let role = if role == KeyType::Hash { "partition" } else { "sort" };
-                return Some(format!("is not one of this service: the {role} key of {of} is not `{name}` of type {kind}"));
+                return Some(format!(
+                    "is not one of this service: the {role} key of {of} is not `{name}` of type {kind}"
+                ));
             }
         }
     }

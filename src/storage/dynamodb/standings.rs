@@ -63,11 +63,8 @@ mod tests {
             id: MachineId::new(Bytes::copy_from_slice(&n.to_be_bytes())).unwrap(),
         };
         let tail = vec![Run::Inline { first: 1, events: vec![Bytes::from(vec![7; 1 << 20])] }];
-        let standing = Standing {
-            commit: CommitId([1; 16]),
-            epoch: CommitId([1; 16]),
-            layout: Layout { tail, ..Layout::EMPTY },
-        };
+        let standing =
+            Standing { commit: CommitId([1; 16]), epoch: CommitId([1; 16]), layout: Layout { tail, ..Layout::EMPTY } };
         let mut standings = Standings::default();
         for n in 0..100 {
             standings.keep(&key(n), standing.clone());

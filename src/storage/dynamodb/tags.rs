@@ -37,9 +37,9 @@ impl Dynamodb {
         let put = PutRequest::builder().table_name(&self.table.name).set_item(Some(claimed));
         let put = match &holder {
             None => put.condition_expression(NOTHING_THERE),
-            Some(holder) => put
-                .condition_expression(HELD)
-                .expression_attribute_values(":holder", value(holder.as_bytes())),
+            Some(holder) => {
+                put.condition_expression(HELD).expression_attribute_values(":holder", value(holder.as_bytes()))
+            }
         };
         let own = PutRequest::builder().table_name(&self.table.name).set_item(Some(item));
         let own = match commit.expect {
