@@ -3,68 +3,37 @@
 //!
 //! Three rounds; `MACHINEGUN_CRASH_ROUNDS` asks for more, `MACHINEGUN_CRASH_SEED` for the same choices again.
 
-#[path = "crash/client.rs"]
-mod client;
-#[path = "crash/life.rs"]
-mod life;
+#[path = "crash/mod.rs"]
+mod crash;
 mod process;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
-use machinegun::clock::{Clock, random_bytes};
-use tokio::sync::watch;
 
-use client::{Client, Dice};
+use crash::client::Client;
+use crash::dice::{Dice, from_environment};
+use crash::round::{Round, killed_under_load};
 use process::peer::Peer;
 use process::processor::Processor;
-use process::{Folder, Machinegun, soon};
+use process::{Folder, Machinegun};
 
 const ROUNDS: u64 = 3;
 const CLIENTS: u64 = 16;
 
-fn from_environment(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_before_a_kill_is_there_after_it() {
     let rounds = from_environment("MACHINEGUN_CRASH_ROUNDS").unwrap_or(ROUNDS);
-    let seed =
-        from_environment("MACHINEGUN_CRASH_SEED").unwrap_or_else(|| u64::from(u32::from_be_bytes(random_bytes())));
-    println!("MACHINEGUN_CRASH_SEED={seed} MACHINEGUN_CRASH_ROUNDS={rounds}");
-    let mut dice = Dice::new(seed);
+    let mut dice = Dice::thrown();
     let folder = Folder::new();
     let processor = Arc::new(Processor::start());
     let config = folder.configured(processor.address);
     let mut clients: Vec<_> = (0..CLIENTS).map(|number| Client::new(number, dice.next())).collect();
     let mut service = Machinegun::start(&config).await;
     for round in 1..=rounds {
-        let (after_steps, and_milliseconds) = (100 + dice.below(1_500), dice.below(20));
-        let killed = Arc::new(AtomicBool::new(false));
-        let steps = Arc::new(watch::Sender::new(0_u64));
-        let peer = Peer::of(service.address);
-        let working: Vec<_> = clients
-            .into_iter()
-            .map(|client| tokio::spawn(client.work(peer.clone(), killed.clone(), steps.clone())))
-            .collect();
-
-        let enough = async {
-            steps.subscribe().wait_for(|steps| *steps >= after_steps).await.expect("clients work");
-        };
-        soon("the load", enough).await;
-        let clock = Clock::system();
-        clock.sleep_until(clock.now() + and_milliseconds as i64).await;
-        killed.store(true, Ordering::SeqCst);
-        service.kill().await;
-        clients = Vec::new();
-        for client in working {
-            clients.push(soon("a client's end", client).await.expect("no acknowledged step was wrong"));
-        }
-        let open = clients.iter().map(Client::open_steps).sum::<usize>();
-        println!("round {round}: killed after {} steps, {open} without an answer", *steps.borrow());
+        let Round { clients: working, steps, open, .. } = killed_under_load(service, clients, &mut dice).await;
+        clients = working;
+        println!("round {round} of {rounds}: killed after {steps} steps, {open} without an answer");
 
         processor.forget();
         service = Machinegun::start(&config).await;

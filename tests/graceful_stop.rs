@@ -43,7 +43,7 @@ async fn call_until_refused(peer: Peer, id: String, acknowledged: Arc<watch::Sen
 
 async fn texts(peer: &Peer, id: &str) -> Vec<String> {
     let machine = soon("GetMachine", peer.machine(id)).await.expect("an answer").expect("a machine");
-    let events = machine.history.events().map(|event: Result<Event, _>| event.expect("a well-formed event"));
+    let events = machine.history.decoded().map(|event: Result<Event, _>| event.expect("a well-formed event"));
     events.map(|event| text(&event.data)).collect()
 }
 

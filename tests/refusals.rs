@@ -6,7 +6,7 @@ use machinegun::config::{NamespaceSettings, Settings, StorageSettings};
 use machinegun::service::{self, Running};
 use machinegun::wire::{
     self, Call, DescribedParams, DescriptorParams, Exception, GetMachine, HistoryRange, Limits, MachineDescriptor,
-    Method, Modernize, Reference, Start, StartParams, Value,
+    Method, Reference, Start, StartParams, Value,
 };
 use machinegun::woody::{Class, Client, ClientSettings, Context, Error};
 
@@ -33,7 +33,7 @@ impl World {
     async fn call<M: Method>(&self, args: &M::Args) -> Result<Result<M::Success, Exception>, Error> {
         let url = format!("http://{}/v1/automaton", self.running.address()).parse().expect("a url");
         let deadline = Clock::system().now() + 10_000;
-        let reply = self.client.call(&url, &Context::default(), deadline, wire::write_call::<M>(args, 0)).await?;
+        let reply = self.client.call(&url, &Context::default(), Some(deadline), wire::write_call::<M>(args, 0)).await?;
         Ok(wire::read_reply::<M>(reply, Limits::default()).expect("a result"))
     }
 
@@ -71,14 +71,5 @@ async fn a_start_with_an_id_that_can_not_be_fails_with_a_plain_reason() {
         assert_eq!(error.class, Class::ResultUnexpected);
         assert!(error.details.starts_with("MachineNotFound: "), "{error}");
     }
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn modernize_finds_no_namespace_that_has_a_modernizer() {
-    let world = World::start().await;
-    let modernize = DescriptorParams { desc: described(HistoryRange::ALL) };
-    let answer = world.call::<Modernize>(&modernize).await.expect("an answer");
-    assert_eq!(answer.expect_err("no modernizer"), Exception::NamespaceNotFound);
     world.stop().await;
 }

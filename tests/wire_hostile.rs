@@ -113,10 +113,10 @@ proptest! {
     }
 }
 
-/// The bodies of all golden messages: service's method name, whether it is a call, bytes.
-fn golden() -> Vec<(String, bool, Bytes)> {
+/// The bodies of all golden messages: who declares it, whether it is a call, bytes.
+fn golden() -> Vec<(wire_types::Signature, bool, Bytes)> {
     let mut bodies = Vec::new();
-    for file in ["wire.jsonl", "wire2021.jsonl"] {
+    for file in ["wire.jsonl", "wire2021.jsonl", "damsel.jsonl"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
         for line in std::fs::read_to_string(path).expect("the golden file is there").lines() {
             let row: serde_json::Value = serde_json::from_str(line).expect("a row is JSON");
@@ -124,31 +124,31 @@ fn golden() -> Vec<(String, bool, Bytes)> {
             let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
             let message = Bytes::from((0..hex.len()).step_by(2).map(byte).collect::<Vec<_>>());
             let body = message.slice(envelope_length(&message)..);
-            bodies.push((row["method"].as_str().expect("a method").to_owned(), row["kind"] == "call", body));
+            let declares = |it: &wire_types::Signature| row["service"] == it.service && row["method"] == it.name;
+            let signature = wire_types::signatures().into_iter().find(declares).expect("declared");
+            bodies.push((signature, row["kind"] == "call", body));
         }
     }
-    assert_eq!(bodies.len(), 82 + 25);
+    assert_eq!(bodies.len(), 82 + 25 + 23);
     bodies
 }
 
 #[test]
 fn a_golden_message_is_refused_when_cut_or_followed_by_anything() {
-    for (method, is_call, body) in golden() {
-        let signature = wire_types::signatures().into_iter().find(|found| found.name == method).expect("declared");
+    for (signature, is_call, body) in golden() {
         let again = if is_call { signature.args_again } else { signature.reply_again };
         assert!(again(body.clone()).is_ok());
         for end in 0..body.len() {
-            assert!(again(body.slice(..end)).is_err(), "{method} cut at {end}");
+            assert!(again(body.slice(..end)).is_err(), "{} cut at {end}", signature.name);
         }
         let longer = Bytes::from([&body[..], b"abc"].concat());
-        assert_eq!(again(longer), Err(Error::Trailing(3)), "{method}");
+        assert_eq!(again(longer), Err(Error::Trailing(3)), "{}", signature.name);
     }
 }
 
 #[test]
 fn a_golden_message_with_any_one_byte_changed_does_no_harm() {
-    for (method, is_call, body) in golden() {
-        let signature = wire_types::signatures().into_iter().find(|found| found.name == method).expect("declared");
+    for (signature, is_call, body) in golden() {
         let again = if is_call { signature.args_again } else { signature.reply_again };
         for at in 0..body.len() {
             for byte in [0, 1, 0x0b, 0x0c, 0x0d, 0x0f, 0x7f, 0x80, 0xff, body[at] ^ 1] {

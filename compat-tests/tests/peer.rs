@@ -1,6 +1,8 @@
 //! The wire against an independent peer, the `thrift` crate: it reads what we write, byte for byte what it would have
 //! written itself, and we read what it writes, also in another field order and among fields that we do not know.
 
+#[path = "peer/golden.rs"]
+mod golden;
 #[path = "peer/messages.rs"]
 mod messages;
 #[path = "peer/tree.rs"]

@@ -1,6 +1,6 @@
 //! Service `EventSink`, path `/v1/event_sink`: the ledgers, as the first two generations read them.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,13 +17,13 @@ use crate::woody::{self, Context, MethodKind, Reply, Service};
 pub struct EventSink {
     storage: Arc<dyn Storage>,
     /// The configured ledgers.
-    ledgers: HashSet<String>,
+    ledgers: BTreeSet<String>,
 }
 
 // === impl EventSink ===
 
 impl EventSink {
-    pub fn new(storage: Arc<dyn Storage>, ledgers: HashSet<String>) -> Self {
+    pub fn new(storage: Arc<dyn Storage>, ledgers: BTreeSet<String>) -> Self {
         Self { storage, ledgers }
     }
 

@@ -29,6 +29,7 @@ impl From<EngineError> for Failure {
             EngineError::Overload(_)
             | EngineError::DeadlineReached
             | EngineError::Stopping
+            | EngineError::Sink(_)
             | EngineError::Storage(StorageError::Unavailable(_)) => Self::Failed(woody::Error::unavailable(text)),
             EngineError::Storage(StorageError::Corrupt(_)) | EngineError::Modernizer(_) => {
                 Self::Failed(woody::Error::unexpected(text))
@@ -49,6 +50,7 @@ mod tests {
     use super::*;
     use crate::engine::Bound;
     use crate::processor::ModernizerError;
+    use crate::sink::SinkError;
     use crate::wire::Value;
 
     #[test]
@@ -76,6 +78,8 @@ mod tests {
             (StorageError::Corrupt("gap".into()).into(), 500),
             (ModernizerError("a lower version".into()).into(), 500),
             (EngineError::Overload(Bound::Outbox), 503),
+            (SinkError::Unavailable("down".into()).into(), 503),
+            (SinkError::Misconfigured("no topic".into()).into(), 503),
             (EngineError::TimedOut, 504),
             (EngineError::Killed, 504),
         ];

@@ -86,6 +86,12 @@ impl Cached {
         }
     }
 
+    /// Lets go of all but the record.
+    pub fn shrink(&mut self) {
+        self.tail = VecDeque::new();
+        self.tail_size = 0;
+    }
+
     /// Bytes held, roughly.
     pub fn size(&self) -> usize {
         let aux = self.record.as_ref().map_or(0, |record| record.aux_state.data.as_bytes().len());

@@ -2,6 +2,7 @@
 
 use crate::machine::Refusal;
 use crate::processor::ModernizerError;
+use crate::sink::SinkError;
 use crate::storage::StorageError;
 
 /// A bound of ours that was reached. Its setting's name is what the operator turns.
@@ -42,6 +43,9 @@ pub enum EngineError {
     /// Not done.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Done, and stored; but a sink that the reply waits for did not take it. It is sent again until it does.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
     /// Not done: nothing was stored.
     #[error(transparent)]
     Modernizer(#[from] ModernizerError),

@@ -3,7 +3,9 @@
 //! A request finds its machine's worker, waits in its queue, and is answered after its step's commit. GetMachine and
 //! Notify pass the queue by, so a processor may ask about, or notify, the machine that it is handling.
 
+mod backlog;
 mod cache;
+mod delivery;
 mod error;
 mod modernize;
 mod namespace;
@@ -11,6 +13,7 @@ mod outbox;
 mod registry;
 mod schedule;
 mod step;
+mod wake;
 mod worker;
 
 use std::collections::HashMap;
@@ -150,10 +153,7 @@ impl Engine {
         });
         let namespaces: HashMap<_, _> = namespaces
             .into_iter()
-            .map(|options| {
-                let metrics = metrics.namespace(&options.name);
-                (options.name.clone(), NamespaceEngine::start(options, metrics, shared.clone()))
-            })
+            .map(|options| (options.name.clone(), NamespaceEngine::start(options, metrics, shared.clone())))
             .collect();
         let weak = namespaces.iter().map(|(name, namespace)| (name.clone(), Arc::downgrade(namespace)));
         // The cell is new, so nobody set it before.

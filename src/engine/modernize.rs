@@ -8,12 +8,16 @@ use bytes::Bytes;
 use super::Request;
 use super::error::EngineError;
 use super::namespace::NamespaceEngine;
-use crate::machine::{Impact, MachineId, RequestContext};
+use super::worker::Worker;
+use crate::machine::{Impact, MachineId, Record, RequestContext, Slice};
 use crate::processor::{Modernizer, ModernizerError};
 use crate::wire::{Event, HistoryRange, Limits, MachineEvent, Reader, Wire, Writer};
 
 /// Milliseconds that the swap may wait for the machine's turn and the store.
 const SWAP_MS: i64 = 60_000;
+
+/// How far apart events are read together to see which format they have now.
+const PAGE: i64 = 500;
 
 /// A namespace's modernizer and the format that it brings events to.
 #[derive(Clone)]
@@ -44,11 +48,8 @@ impl NamespaceEngine {
                 continue;
             }
             let old = event.format_version;
-            let machine_event = MachineEvent {
-                ns: Bytes::copy_from_slice(self.name.as_str().as_bytes()),
-                id: id.as_bytes().clone(),
-                event: event.clone(),
-            };
+            let machine_event =
+                MachineEvent { ns: self.wire_name.clone(), id: id.as_bytes().clone(), event: event.clone() };
             let modern = modernizer.modernize(machine_event, &context, deadline).await?;
             let replace = match (old, modern.format_version) {
                 // An event without a version takes whatever comes back.
@@ -74,6 +75,37 @@ impl NamespaceEngine {
         let deadline = self.shared.clock.now().saturating_add(SWAP_MS);
         let impact = Impact::Modernize { epoch: view.record.epoch, events };
         self.execute(id, impact, Request { context, deadline }).await.map(drop)
+    }
+}
+
+// === impl Worker: the swap ===
+
+impl Worker {
+    /// Of events in their new format, those whose present version is still lower: another Modernize may have come
+    /// between, with a newer one.
+    pub(super) async fn still_older(
+        &self,
+        record: &Arc<Record>,
+        events: &[(i64, Bytes)],
+    ) -> Result<Vec<(i64, Bytes)>, EngineError> {
+        let mut older = Vec::with_capacity(events.len());
+        let mut rest = events;
+        while let Some((first, _)) = rest.first() {
+            let here = rest.partition_point(|(id, _)| id - first < PAGE);
+            let (page, behind) = rest.split_at(here);
+            rest = behind;
+            let last = page.last().map_or(*first, |(id, _)| *id);
+            let present = self.events(record, &Slice { first: *first, last, backward: false }).await?;
+            for (id, modern) in page {
+                let stored = present.get((id - first) as usize).map(decode).transpose()?;
+                let stored = stored.and_then(|event| event.format_version);
+                // None is lower than any; an event without a version takes whatever came back.
+                if stored.is_none() || stored < decode(modern)?.format_version {
+                    older.push((*id, modern.clone()));
+                }
+            }
+        }
+        Ok(older)
     }
 }
 

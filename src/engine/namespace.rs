@@ -1,6 +1,5 @@
 //! A namespace: the doors to its machines.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -8,17 +7,18 @@ use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::backlog::Backlog;
 use super::error::{Bound, EngineError};
 use super::registry::{Registry, Rejected};
 use super::schedule::{Next, Schedule};
 use super::worker::{Message, Queued, Reply, Worker};
-use super::{NamespaceOptions, Request, Shared};
-use crate::clock::random_unit;
+use super::{NamespaceOptions, Request, Shared, SinkOptions};
+use crate::clock::{Clock, random_unit};
 use crate::machine::{
     Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext, Success,
     slice,
 };
-use crate::telemetry::NamespaceMetrics;
+use crate::telemetry::{Metrics, NamespaceMetrics};
 use crate::wire::{HistoryRange, Value};
 
 /// Wake-ups are put off by 0.5 to 1.5 times this when one of our own bounds or the store stands in the way.
@@ -35,11 +35,11 @@ pub struct NamespaceEngine {
     registry: Registry,
     loading: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
-    /// Events of loaded machines that sinks have not acknowledged.
-    pub(super) unsent: AtomicI64,
+    /// What its loaded machines owe each of its sinks, in their order.
+    pub(super) backlogs: Vec<Arc<Backlog>>,
 }
 
-/// How often dues are looked for where neither timers nor notifications say it: removals are paid for there too.
+/// How often dues are looked for where neither timers nor notifications say it: debts are paid there too.
 const HOUSEKEEPING_SCAN: Duration = Duration::from_secs(60);
 
 /// A step's place among those in flight. It is given back when the step has ended, whoever still waits for it.
@@ -73,7 +73,11 @@ pub struct View {
 // === impl NamespaceEngine ===
 
 impl NamespaceEngine {
-    pub(super) fn start(options: NamespaceOptions, metrics: NamespaceMetrics, shared: Arc<Shared>) -> Arc<Self> {
+    pub(super) fn start(options: NamespaceOptions, metrics: &Metrics, shared: Arc<Shared>) -> Arc<Self> {
+        let name = &options.name;
+        let backlog = |sink: &SinkOptions| Backlog::new(name, &sink.name, metrics, shared.clock.clone());
+        let backlogs = options.sinks.iter().map(backlog).collect();
+        let metrics = metrics.namespace(name);
         // Two intervals: what a scan just missed is held until the next one.
         let horizon_ms = i64::try_from(interval_of(&options).as_millis() * 2).unwrap_or(i64::MAX);
         let namespace = Arc::new(Self {
@@ -84,7 +88,7 @@ impl NamespaceEngine {
             registry: Registry::new(shared.options.machine_queue_limit),
             loading: Arc::new(Semaphore::new(shared.options.loading_limit)),
             in_flight: Arc::new(Semaphore::new(shared.options.steps_in_flight_per_namespace)),
-            unsent: AtomicI64::new(0),
+            backlogs,
             options,
             shared: shared.clone(),
         });
@@ -118,7 +122,7 @@ impl NamespaceEngine {
         if self.shared.clock.now() >= deadline {
             return Err(EngineError::DeadlineReached);
         }
-        if self.is_behind() {
+        if self.is_behind() && !matches!(impact, Impact::Modernize { .. }) {
             return Err(self.overload(Bound::Outbox));
         }
         let admitted = self.admit()?;
@@ -200,7 +204,12 @@ impl NamespaceEngine {
 
     /// Whether sinks owe so many acknowledgements that no new events may come.
     pub(super) fn is_behind(&self) -> bool {
-        self.unsent.load(Ordering::Relaxed) >= self.options.most_unsent
+        let pending = self.backlogs.iter().map(|backlog| backlog.pending());
+        !self.backlogs.is_empty() && pending.sum::<i64>() >= self.options.most_unsent
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.shared.clock.clone()
     }
 
     fn admit(&self) -> Result<Admitted, EngineError> {

@@ -1,27 +1,24 @@
 //! Debts to sinks: what a record owes is sent in order, and the store learns of it with a later commit.
 //!
 //! A delivery never blocks the machine (but for `ack: before_reply`, which waits for it): it runs beside the worker, one
-//! at a time per machine and sink, so machines are pipelined and each machine's order is kept. While anything is under
-//! way the worker stays. What was acknowledged is taken out of the record in memory; the store keeps it until the
-//! machine's next commit, or until one of its own after `outbox.clear_interval`. So a crash repeats, and never loses.
+//! at a time per machine and sink, so machines are pipelined and each machine's order is kept. While any is under way
+//! the worker stays. What was acknowledged is taken out of the record in memory; the store keeps it until the machine's
+//! next commit, or until one of its own: after `outbox.clear_interval`, or when the worker leaves. So a crash repeats,
+//! and never loses.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
-use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::SinkOptions;
+use super::backlog::{Backlog, Owed, Share};
+use super::delivery::{Job, Sent};
 use super::error::EngineError;
 use super::worker::Worker;
 use crate::clock::random_unit;
-use crate::machine::{Parcel, Record};
-use crate::sink::{Content, Delivery, SinkError};
-use crate::storage::StorageError;
-
-/// Events in one delivery.
-const MOST_EVENTS: i64 = 500;
+use crate::machine::{Impact, Parcel, RequestContext, Slice, Unsent};
+use crate::sink::SinkError;
 
 /// Milliseconds until a delivery that failed is tried again: doubled each time, up to the second number.
 const RETRY_MS: (i64, i64) = (100, 30_000);
@@ -29,47 +26,85 @@ const RETRY_MS: (i64, i64) = (100, 30_000);
 /// The same where only somebody's mending helps.
 const MISCONFIGURED_RETRY_MS: i64 = 60_000;
 
-/// The deliveries of one machine that are under way.
+/// Milliseconds until a machine that could not be read is woken to look at what it owes.
+const RELOAD_MS: i64 = 1_000;
+
+/// Milliseconds that the store has to note what was acknowledged before the worker leaves.
+const NOTE_MS: i64 = 5_000;
+
+/// What one machine sends to its sinks.
 #[derive(Default)]
 pub(super) struct Outbox {
-    under_way: JoinSet<Sent>,
-    /// By sink: how often its delivery has failed in a row.
-    attempts: HashMap<Arc<str>, u32>,
-    /// Events of this machine that count in the namespace's total.
-    counted: i64,
+    /// None until something is owed: most machines have no part in this.
+    roads: Option<Box<Roads>>,
+    /// Sinks have acknowledged what the store still knows as unsent.
+    unnoted: bool,
 }
 
-/// What became of a delivery.
-pub(super) struct Sent {
-    sink: Arc<str>,
-    parcel: Parcel,
-    result: Result<(), SinkError>,
+struct Roads {
+    under_way: JoinSet<Sent>,
+    /// One for each of the namespace's sinks, in their order.
+    roads: Vec<Road>,
+}
+
+/// The way to one sink.
+struct Road {
+    share: Share,
+    delivery: Option<Delivering>,
+}
+
+/// A delivery that is under way, or waits for its next attempt.
+struct Delivering {
+    /// How often it has failed in a row.
+    attempt: u32,
+    _owed: Owed,
+    /// Told, a waiting attempt is made at once.
+    hurry: Arc<Notify>,
 }
 
 // === impl Outbox ===
 
 impl Outbox {
+    /// No delivery is under way, nor waits for its next attempt.
     pub(super) fn is_idle(&self) -> bool {
-        self.under_way.is_empty()
+        self.roads.as_ref().is_none_or(|roads| roads.under_way.is_empty())
     }
 
-    /// The next delivery that ended; never, if none is under way.
+    /// Whether sinks have acknowledged what the store still knows as unsent.
+    pub(super) fn is_unnoted(&self) -> bool {
+        self.unnoted
+    }
+
+    /// The store knows what memory knows: after a commit, and after reading.
+    pub(super) fn noted(&mut self) {
+        self.unnoted = false;
+    }
+
+    /// A delivery that has ended already.
+    pub(super) fn try_next(&mut self) -> Option<Sent> {
+        // The task catches panics itself, and is aborted only together with the worker.
+        self.roads.as_mut()?.under_way.try_join_next()?.ok()
+    }
+
+    /// The next delivery that ends; never, if none is under way.
     pub(super) async fn next(&mut self) -> Sent {
-        loop {
-            match self.under_way.join_next().await {
-                Some(Ok(sent)) => return sent,
-                // It panicked or was aborted: the record still owes it, and its due brings it back.
-                Some(Err(error)) => tracing::error!(%error, "a delivery to a sink ended unexpectedly"),
-                None => std::future::pending().await,
-            }
+        if let Some(roads) = &mut self.roads
+            && let Some(Ok(sent)) = roads.under_way.join_next().await
+        {
+            return sent;
         }
+        std::future::pending().await
     }
 
-    /// Keeps the namespace's total right.
-    pub(super) fn count(&mut self, unsent: u64, total: &AtomicI64) {
-        let unsent = i64::try_from(unsent).unwrap_or(i64::MAX);
-        total.fetch_add(unsent - self.counted, Ordering::Relaxed);
-        self.counted = unsent;
+    fn road(&mut self, sink: usize) -> Option<&mut Road> {
+        self.roads.as_mut()?.roads.get_mut(sink)
+    }
+}
+
+impl Roads {
+    fn new(backlogs: &[Arc<Backlog>]) -> Box<Self> {
+        let road = |backlog: &Arc<Backlog>| Road { share: Share::new(backlog.clone()), delivery: None };
+        Box::new(Self { under_way: JoinSet::new(), roads: backlogs.iter().map(road).collect() })
     }
 }
 
@@ -77,117 +112,135 @@ impl Outbox {
 
 impl Worker {
     /// Sends what is owed and not under way.
-    pub(super) async fn ship(&mut self) {
-        let record = self.record();
-        let unsent = record.as_ref().map_or(0, |record| record.unsent_events());
-        self.outbox.count(unsent, &self.namespace.unsent);
-        let Some(record) = record else { return };
-        for unsent in &record.unsent {
-            let options = self.namespace.options.sinks.iter().find(|it| *it.name == *unsent.sink).cloned();
-            let (Some(options), Some(parcel)) = (options, unsent.parcels.first()) else { continue };
-            if self.outbox.attempts.contains_key(&options.name) {
+    pub(super) fn ship(&mut self) {
+        if self.namespace.backlogs.is_empty() {
+            return;
+        }
+        let namespace = self.namespace.clone();
+        // What is not held may be owed all the same: it goes on counting as it did.
+        let Some(record) = self.record() else { return };
+        if record.unsent.is_empty() && self.outbox.roads.is_none() {
+            return;
+        }
+        // A delivery that begins now would be given up in a moment, unless somebody waits for it.
+        let stopping = self.shared().stopping.is_cancelled();
+        let now = self.shared().clock.now();
+        let owed_since =
+            record.outbox_due.map_or(now, |due| due.saturating_sub(namespace.options.policy.outbox_clear_ms));
+        for (sink, options) in namespace.options.sinks.iter().enumerate() {
+            let unsent = record.unsent.iter().find(|it| it.sink == *options.name);
+            let roads = self.outbox.roads.get_or_insert_with(|| Roads::new(&namespace.backlogs));
+            let Some(road) = roads.roads.get_mut(sink) else { continue };
+            road.share.set(unsent.map_or(0, Unsent::entries));
+            let Some(parcel) = unsent.and_then(|it| it.parcels.first()) else { continue };
+            if road.delivery.is_some() || (stopping && !options.before_reply) {
                 continue;
             }
-            self.outbox.attempts.insert(options.name.clone(), 0);
-            let parcel = bounded(parcel);
-            match self.content(&record, &parcel).await {
-                Ok(content) => self.deliver_to(&options, parcel, content, 0),
-                Err(error) => {
-                    tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, sink = &*options.name, %error, "events for a sink can't be read");
-                    self.outbox.attempts.remove(&options.name);
-                }
+            let owed = road.share.backlog.owed(owed_since.min(now));
+            let hurry = Arc::new(Notify::new());
+            let mut job = self.job(sink, options, parcel.clone(), now, hurry.clone());
+            job.held = self.held(parcel, record.epoch);
+            if let Some(roads) = &mut self.outbox.roads {
+                roads.under_way.spawn(job.run());
+                roads.roads[sink].delivery = Some(Delivering { attempt: 0, _owed: owed, hurry });
             }
         }
     }
 
-    /// The bytes of a parcel, from memory or the store.
-    async fn content(&self, record: &Arc<Record>, parcel: &Parcel) -> Result<Content, EngineError> {
-        match parcel {
-            Parcel::Lifecycle(lifecycle) => Ok(Content::Lifecycle(lifecycle.clone())),
-            Parcel::Events { epoch, first, last } => {
-                let slice = crate::machine::Slice { first: *first, last: *last, backward: false };
-                let held = self.cached(|cached| cached.events(&slice)).flatten();
-                let events: Vec<Bytes> = match held.filter(|_| *epoch == record.epoch) {
-                    Some(events) => events,
-                    None => self.shared().storage.events(&self.key, *epoch, *first, *last).await?,
-                };
-                Ok(Content::Events(events))
-            }
-        }
+    /// The newest events are in memory, mostly.
+    fn held(&self, parcel: &Parcel, present: crate::machine::Epoch) -> Option<Vec<bytes::Bytes>> {
+        let Parcel::Events { epoch, first, last } = parcel else { return None };
+        let slice = Slice { first: *first, last: *last, backward: false };
+        self.cached(|cached| cached.events(&slice)).flatten().filter(|_| *epoch == present)
     }
 
-    fn deliver_to(&mut self, options: &SinkOptions, parcel: Parcel, content: Content, delay_ms: i64) {
-        let (sink, name) = (options.sink.clone(), options.name.clone());
-        let clock = self.shared().clock.clone();
-        let delivery = Delivery { key: self.key.clone(), content };
-        self.outbox.under_way.spawn(async move {
-            clock.sleep_until(clock.now().saturating_add(delay_ms)).await;
-            Sent { sink: name, parcel, result: sink.publish(delivery).await }
-        });
+    fn job(&self, sink: usize, options: &SinkOptions, parcel: Parcel, not_before: i64, hurry: Arc<Notify>) -> Job {
+        let namespace = self.namespace.clone();
+        let key = self.key.clone();
+        Job { namespace, key, sink, to: options.sink.clone(), parcel, held: None, not_before, hurry }
     }
 
     /// Notes what became of a delivery, and sends what comes next.
-    pub(super) async fn sent(&mut self, sent: Sent) -> Result<(), EngineError> {
+    pub(super) async fn sent(&mut self, sent: Sent) -> Result<(), SinkError> {
         let Sent { sink, parcel, result } = sent;
-        let metrics = &self.namespace.metrics;
         match result {
             Ok(()) => {
-                if let Parcel::Events { first, last, .. } = &parcel {
-                    metrics.produced(&sink).inc_by(last.abs_diff(*first) + 1);
-                }
-                self.outbox.attempts.remove(&sink);
-                self.change(|cell| {
-                    if let Some(record) = cell.as_mut().and_then(|cached| cached.record.as_mut()) {
-                        Arc::make_mut(record).acknowledge(&sink, &parcel);
-                    }
-                });
-                self.ship().await;
+                self.acknowledge(sink, &parcel).await;
                 Ok(())
             }
             Err(error) => {
-                metrics.sink_failed(&sink, error.name());
-                let attempt = self.outbox.attempts.entry(sink.clone()).or_default();
-                let delay = match error {
-                    SinkError::Unavailable(_) => RETRY_MS.0.saturating_mul(1 << (*attempt).min(20)).min(RETRY_MS.1),
-                    SinkError::Misconfigured(_) => MISCONFIGURED_RETRY_MS,
-                };
-                *attempt += 1;
-                tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, sink = &*sink, %error, attempt, "a sink did not take events; they are sent again");
-                let delay = (delay as f64 * (0.5 + random_unit())) as i64;
-                self.send_again(&sink, parcel, delay).await;
-                Err(StorageError::Unavailable(error.to_string()).into())
+                self.try_again(sink, parcel, &error);
+                Err(error)
             }
         }
     }
 
-    async fn send_again(&mut self, sink: &Arc<str>, parcel: Parcel, delay_ms: i64) {
-        let options = self.namespace.options.sinks.iter().find(|it| it.name == *sink).cloned();
-        let (Some(options), Some(record)) = (options, self.record()) else {
-            self.outbox.attempts.remove(sink);
-            return;
+    async fn acknowledge(&mut self, sink: usize, parcel: &Parcel) {
+        let Some(road) = self.outbox.road(sink) else { return };
+        road.delivery = None;
+        road.share.backlog.metrics.produced.inc_by(parcel.events());
+        // After a conflict, say, the store's record is held no more. It owes this, and maybe more.
+        if self.cached(|_| ()).is_none() && self.load().await.is_err() {
+            let soon = self.shared().clock.now().saturating_add(RELOAD_MS);
+            return self.namespace.schedule.wake_at(&self.key.id, soon);
+        }
+        let name = self.namespace.options.sinks[sink].name.clone();
+        let mut taken = false;
+        self.change(|cell| {
+            if let Some(record) = cell.as_mut().and_then(|cached| cached.record.as_mut()) {
+                taken = Arc::make_mut(record).acknowledge(&name, parcel);
+            }
+        });
+        self.outbox.unnoted |= taken;
+        self.ship();
+    }
+
+    fn try_again(&mut self, sink: usize, parcel: Parcel, error: &SinkError) {
+        let options = self.namespace.options.sinks[sink].clone();
+        let now = self.shared().clock.now();
+        let Some(Road { share, delivery: Some(delivery) }) = self.outbox.road(sink) else { return };
+        let delay = match error {
+            SinkError::Unavailable(_) => RETRY_MS.0.saturating_mul(1 << delivery.attempt.min(20)).min(RETRY_MS.1),
+            SinkError::Misconfigured(_) => MISCONFIGURED_RETRY_MS,
         };
-        match self.content(&record, &parcel).await {
-            Ok(content) => self.deliver_to(&options, parcel, content, delay_ms),
-            // The record's due brings it back.
-            Err(_) => drop(self.outbox.attempts.remove(sink)),
+        delivery.attempt = delivery.attempt.saturating_add(1);
+        // Who hurried the last attempt has had it.
+        delivery.hurry = Arc::new(Notify::new());
+        let (attempt, hurry) = (delivery.attempt, delivery.hurry.clone());
+        share.backlog.metrics.failed(error.name()).inc();
+        share.backlog.metrics.retried.inc();
+        tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, sink = &*options.name, %error, attempt, "a sink did not take what it is owed; it is sent again");
+        let delay = (delay as f64 * (0.5 + random_unit())) as i64;
+        let job = self.job(sink, &options, parcel, now.saturating_add(delay), hurry);
+        if let Some(roads) = &mut self.outbox.roads {
+            roads.under_way.spawn(job.run());
         }
     }
 
     /// Waits until the sinks that a reply waits for have all that the record owes them. The first failure ends the
     /// wait, and so does the deadline; the delivery goes on.
     pub(super) async fn acknowledged(&mut self, deadline: i64) -> Result<(), EngineError> {
+        let namespace = self.namespace.clone();
+        let sinks = &namespace.options.sinks;
+        for road in self.outbox.roads.iter().flat_map(|roads| &roads.roads).zip(sinks) {
+            if let (Road { delivery: Some(delivery), .. }, SinkOptions { before_reply: true, .. }) = road {
+                delivery.hurry.notify_one();
+            }
+        }
         loop {
-            let waits = |record: &Arc<Record>| {
-                let names = self.namespace.options.sinks.iter().filter(|it| it.before_reply).map(|it| &it.name);
-                names.into_iter().any(|name| record.unsent.iter().any(|unsent| *unsent.sink == **name))
-            };
-            if !self.record().as_ref().is_some_and(waits) {
+            let owed = self.record().is_some_and(|record| {
+                let awaited = |name: &str| sinks.iter().any(|it| it.before_reply && *it.name == *name);
+                record.unsent.iter().any(|unsent| awaited(&unsent.sink))
+            });
+            if !owed {
                 return Ok(());
             }
-            let clock = self.shared().clock.clone();
-            match clock.timeout_at(deadline, self.outbox.next()).await {
-                Ok(sent) => self.sent(sent).await?,
-                Err(_) => return Err(EngineError::TimedOut),
+            let sent = self.namespace.shared.clock.timeout_at(deadline, self.outbox.next()).await;
+            let sent = sent.map_err(|_| EngineError::TimedOut)?;
+            let awaited = sinks[sent.sink].before_reply;
+            match self.sent(sent).await {
+                Err(error) if awaited => return Err(EngineError::Sink(error)),
+                _ => {}
             }
         }
     }
@@ -196,14 +249,18 @@ impl Worker {
     pub(super) fn replies_wait(&self) -> bool {
         self.namespace.options.sinks.iter().any(|sink| sink.before_reply)
     }
-}
 
-/// A parcel that is no larger than one delivery may be.
-fn bounded(parcel: &Parcel) -> Parcel {
-    match parcel {
-        Parcel::Events { epoch, first, last } => {
-            Parcel::Events { epoch: *epoch, first: *first, last: (*last).min(first + MOST_EVENTS - 1) }
+    /// Before the worker leaves: what sinks have acknowledged is known here alone, and would be sent again.
+    pub(super) async fn note(&mut self) {
+        while let Some(sent) = self.outbox.try_next() {
+            let _ = self.sent(sent).await;
         }
-        Parcel::Lifecycle(lifecycle) => Parcel::Lifecycle(lifecycle.clone()),
+        if !self.outbox.is_unnoted() {
+            return;
+        }
+        let Some(record) = self.record() else { return };
+        let request = self.request(RequestContext::default(), NOTE_MS);
+        // If this fails, it is sent again: at least once.
+        let _ = self.once_measured(Some(&record), &Impact::Acknowledged, &request, &[]).await;
     }
 }

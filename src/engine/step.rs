@@ -46,6 +46,7 @@ impl Worker {
         match loaded {
             Ok(loaded) => {
                 let record = loaded.map(|loaded| Arc::new(loaded.record));
+                self.outbox.noted();
                 self.change(|cell| *cell = Some(Cached::new(record.clone())));
                 self.namespace.metrics.loaded.inc();
                 Ok(record)
@@ -85,7 +86,19 @@ impl Worker {
             Dispatch::Answer(answer) => Ok(Some(answer?)),
             // For notifications alone, and they are looked at before.
             Dispatch::Discard | Dispatch::Park => Ok(Some(Success::Done)),
-            Dispatch::Decide => self.decide(record, impact, request, None, waiting).await,
+            Dispatch::Decide => {
+                let older = match (impact, record) {
+                    (Impact::Modernize { epoch, events }, Some(record)) => {
+                        let events = self.still_older(record, events).await?;
+                        if events.is_empty() {
+                            return Ok(Some(Success::Done));
+                        }
+                        Some(Impact::Modernize { epoch: *epoch, events })
+                    }
+                    _ => None,
+                };
+                self.decide(record, older.as_ref().unwrap_or(impact), request, None, waiting).await
+            }
             Dispatch::Ask => {
                 let outcome = self.ask(record, impact, request).await?;
                 self.decide(record, impact, request, Some(outcome), waiting).await
@@ -154,7 +167,7 @@ impl Worker {
     }
 
     /// Events of the loaded machine, from memory or the store, in the slice's direction.
-    async fn events(&self, record: &Arc<Record>, slice: &Slice) -> Result<Vec<Bytes>, EngineError> {
+    pub(super) async fn events(&self, record: &Arc<Record>, slice: &Slice) -> Result<Vec<Bytes>, EngineError> {
         if let Some(events) = self.cached(|cached| cached.events(slice)).flatten() {
             return Ok(events);
         }
@@ -216,6 +229,7 @@ impl Worker {
                 Put::TagTaken => stamp = Stamp { commit: CommitId(random_bytes()), tag_taken: true, ..stamp },
             }
         };
+        self.outbox.noted();
         self.count(record, next.as_deref(), impact);
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| match next {

@@ -7,24 +7,14 @@ use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::cache::Cached;
+use super::delivery::Sent;
 use super::error::EngineError;
 use super::namespace::{Admitted, NamespaceEngine, Ticket};
-use super::outbox::{Outbox, Sent};
+use super::outbox::Outbox;
 use super::registry::{Cell, Seat};
-use super::{NamespaceOptions, Request, Shared};
+use super::{Request, Shared};
 use crate::clock::Stopwatch;
-use crate::machine::{
-    Dispatch, Impact, MachineKey, NotificationId, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
-};
-
-/// Milliseconds that a processor has for a notification.
-const NOTIFICATION_PROCESSING_MS: i64 = 5_000;
-
-/// Milliseconds that the store has for steps that no processor is asked about.
-const HOUSEKEEPING_MS: i64 = 60_000;
-
-/// Notifications looked at together.
-pub(super) const NOTIFICATION_PAGE: usize = 16;
+use crate::machine::{Impact, MachineKey, NotificationId, Record, RequestContext, Success};
 
 #[derive(Debug)]
 pub(super) enum Message {
@@ -57,9 +47,11 @@ pub(super) struct Worker {
     /// Held until the first load is done.
     loading: Option<OwnedSemaphorePermit>,
     /// What the schedule was last told, so that steps that change nothing don't touch it.
-    scheduled: Option<i64>,
+    pub(super) scheduled: Option<i64>,
     left: bool,
     pub(super) outbox: Outbox,
+    /// The last turn was a delivery's end: the next one is a message's.
+    yielded: bool,
 }
 
 /// What a worker turns to next.
@@ -67,15 +59,6 @@ enum Turn {
     Message(Message),
     /// A delivery to a sink ended.
     Sent(Sent),
-}
-
-/// What a wake-up came to.
-enum Woken {
-    Done,
-    /// There may be more to do at once.
-    Again,
-    /// A bound of ours or the store stood in the way.
-    Postponed,
 }
 
 // === impl Reply ===
@@ -99,7 +82,6 @@ impl Drop for Worker {
             self.forget();
             self.namespace.shared.budget.forget(&self.key);
         }
-        self.outbox.count(0, &self.namespace.unsent);
         self.namespace.metrics.workers.dec();
         self.namespace.metrics.unloaded.inc();
     }
@@ -125,6 +107,7 @@ impl Worker {
             scheduled: None,
             left: false,
             outbox: Outbox::default(),
+            yielded: false,
         }
     }
 
@@ -137,7 +120,7 @@ impl Worker {
             let message = match turn {
                 Turn::Message(message) => message,
                 Turn::Sent(sent) => {
-                    // Whoever waited for it was told already.
+                    // Nobody waits for it.
                     let _ = self.sent(sent).await;
                     self.reschedule();
                     continue;
@@ -146,9 +129,14 @@ impl Worker {
             match message {
                 Message::Step(queued) => self.work_off(*queued).await,
                 Message::Wake(ticket) => self.wake_up(*ticket).await,
-                // What sinks have acknowledged is known here alone.
-                Message::Shed if !self.outbox.is_idle() => {}
+                // The record stays while deliveries are under way: what becomes of them is known here alone. It is not
+                // noted as used, or two such workers would tell each other to let go for ever.
+                Message::Shed if !self.outbox.is_idle() => {
+                    self.change(|cell| cell.iter_mut().for_each(Cached::shrink));
+                    continue;
+                }
                 Message::Shed => {
+                    self.note().await;
                     self.forget();
                     self.shared().budget.forget(&self.key);
                     if self.leave() {
@@ -176,7 +164,7 @@ impl Worker {
             self.panicked();
             Err(EngineError::Killed)
         });
-        self.ship().await;
+        self.ship();
         if answer.is_ok() && self.replies_wait() {
             answer = match self.acknowledged(request.deadline).await {
                 Ok(()) => answer,
@@ -188,63 +176,41 @@ impl Worker {
         reply.send(answer);
     }
 
-    async fn wake_up(&mut self, ticket: Ticket) {
-        // The schedule has taken the due out.
-        self.scheduled = None;
-        self.namespace.metrics.task_started.inc();
-        let woken = AssertUnwindSafe(self.wake(ticket.told)).catch_unwind().await;
-        let woken = woken.unwrap_or_else(|_| {
-            self.panicked();
-            Woken::Postponed
-        });
-        self.namespace.metrics.task_finished.inc();
-        self.ship().await;
-        // INVARIANT: the ticket goes before the schedule is told: while it is out, the machine is not woken again.
-        match woken {
-            Woken::Done => {
-                ticket.worked_off();
-                self.reschedule();
-            }
-            Woken::Again => {
-                ticket.worked_off();
-                self.reschedule();
-                self.namespace.schedule.wake_at(&self.key.id, self.shared().clock.now());
-            }
-            Woken::Postponed => {
-                drop(ticket);
-                // What is due already waits with the wake-up that was put off; the rest does not.
-                let now = self.shared().clock.now();
-                let later = |record: &Record| self.wishes(record).map(|(due, _)| due).filter(|due| *due > now).min();
-                let due = self.record().as_deref().and_then(later);
-                self.tell(due);
-            }
-        }
-    }
-
     /// The step ended in the middle of anything: what is held is read again.
-    fn panicked(&self) {
+    pub(super) fn panicked(&self) {
         tracing::error!(ns = self.key.ns.as_str(), id = %self.key.id, "a step panicked");
         self.forget();
     }
 
-    /// The next message; none once the machine is idle for long enough, or the service stops.
+    /// What comes next; none once the machine is idle for long enough, or the service stops.
     async fn next(&mut self) -> Option<Turn> {
         loop {
+            // By turns, so that neither a machine that is never idle keeps its sinks waiting, nor they its callers.
+            if !std::mem::take(&mut self.yielded)
+                && let Some(sent) = self.outbox.try_next()
+            {
+                self.yielded = true;
+                return Some(Turn::Sent(sent));
+            }
             if let Ok(message) = self.queue.try_recv() {
-                return self.unless_stopping(message).map(Turn::Message);
+                return self.unless_stopping(message).await.map(Turn::Message);
             }
             let Shared { clock, stopping, .. } = &*self.namespace.shared;
             let until = clock.now().saturating_add(self.namespace.options.unload_ms);
+            let idle = self.outbox.is_idle();
             let message = tokio::select! {
                 biased;
                 message = self.queue.recv() => message,
                 () = stopping.cancelled() => None,
-                sent = self.outbox.next() => return Some(Turn::Sent(sent)),
-                () = clock.sleep_until(until), if self.outbox.is_idle() => None,
+                sent = self.outbox.next(), if !idle => {
+                    self.yielded = true;
+                    return Some(Turn::Sent(sent));
+                }
+                () = clock.sleep_until(until), if idle => None,
             };
             match message {
-                Some(message) => return self.unless_stopping(message).map(Turn::Message),
-                None if self.leave() => return None,
+                Some(message) => return self.unless_stopping(message).await.map(Turn::Message),
+                None if self.depart().await => return None,
                 // A message came in between.
                 None => {}
             }
@@ -252,7 +218,7 @@ impl Worker {
     }
 
     /// While the service stops, what waits is refused; what runs has ended before this is asked.
-    fn unless_stopping(&mut self, mut message: Message) -> Option<Message> {
+    async fn unless_stopping(&mut self, mut message: Message) -> Option<Message> {
         while self.shared().stopping.is_cancelled() {
             if let Message::Step(queued) = message {
                 let Queued { reply, admitted, .. } = *queued;
@@ -262,13 +228,19 @@ impl Worker {
             message = loop {
                 match self.queue.try_recv() {
                     Ok(next) => break next,
-                    Err(_) if self.leave() => return None,
+                    Err(_) if self.depart().await => return None,
                     // A message came in between.
                     Err(_) => {}
                 }
             };
         }
         Some(message)
+    }
+
+    /// As `leave`, with nothing left to tell the store.
+    async fn depart(&mut self) -> bool {
+        self.note().await;
+        self.leave()
     }
 
     /// True: nothing waits, and nothing can come any more.
@@ -301,195 +273,23 @@ impl Worker {
         self.cached(|cached| cached.record.clone()).flatten()
     }
 
-    /// Tells the schedule of the record's due.
-    fn reschedule(&mut self) {
-        let due = self.record().as_deref().and_then(|record| self.wishes(record).map(|(due, _)| due).min());
-        self.tell(due);
+    /// Tells the schedule of the record's due. If none is held, what it was told last still stands.
+    pub(super) fn reschedule(&mut self) {
+        if let Some(record) = self.cached(|cached| cached.record.clone()) {
+            let due = record.as_deref().and_then(|record| self.wishes(record).map(|(due, _)| due).min());
+            self.tell(due);
+        }
     }
 
-    fn tell(&mut self, due: Option<i64>) {
+    pub(super) fn tell(&mut self, due: Option<i64>) {
         if due != self.scheduled {
             self.namespace.schedule.set(&self.key.id, due);
             self.scheduled = due;
         }
     }
 
-    /// What the record wants to be woken for, without what the namespace has disabled.
-    fn wishes(&self, record: &Record) -> impl Iterator<Item = (i64, Wake)> {
-        let NamespaceOptions { timers, notifications, .. } = &self.namespace.options;
-        let (timers, notifications) = (timers.is_some(), notifications.is_some());
-        // While deliveries are under way, their ends say what comes next.
-        let outbox = record.unsent.is_empty() || self.outbox.is_idle();
-        wishes(record).filter(move |(_, wake)| match wake {
-            Wake::Outbox => outbox,
-            Wake::Timeout => timers,
-            Wake::Notifications => notifications,
-            Wake::Pay | Wake::Forget => true,
-        })
-    }
-
-    fn request(&self, context: RequestContext, milliseconds: i64) -> Request {
+    pub(super) fn request(&self, context: RequestContext, milliseconds: i64) -> Request {
         Request { context, deadline: self.shared().clock.now().saturating_add(milliseconds) }
-    }
-
-    /// Does one thing that is due, what has been due for longest. Who was told of more than the record's due looks for
-    /// notifications too.
-    async fn wake(&mut self, told: bool) -> Woken {
-        let record = match self.load().await {
-            Ok(Some(record)) => record,
-            // Entries of a machine that is gone altogether.
-            Ok(None) => return self.deliver(None).await,
-            Err(error) => return self.postponed(&error),
-        };
-        let now = self.shared().clock.now();
-        let due = self.wishes(&record).filter(|(due, _)| *due <= now).min_by_key(|(due, _)| *due);
-        let woken = match due {
-            Some((_, Wake::Pay)) => match self.pay(&record).await {
-                Woken::Postponed => {
-                    // A machine started over its tombstone does not wait for what that one owes.
-                    let rest = Record { debts: Vec::new(), ..Record::clone(&record) };
-                    let due = self.wishes(&rest).filter(|(due, _)| *due <= now).min_by_key(|(due, _)| *due);
-                    if let Some((_, Wake::Timeout)) = due {
-                        self.time_out(&record).await;
-                    } else if record.exists() {
-                        self.deliver(Some(record)).await;
-                    }
-                    return Woken::Postponed;
-                }
-                woken => woken,
-            },
-            Some((_, Wake::Forget)) => {
-                self.conclude(&record, Impact::Forget, RequestContext::default(), HOUSEKEEPING_MS).await
-            }
-            Some((_, Wake::Outbox)) => {
-                self.ship().await;
-                match record.unsent.is_empty() {
-                    true => {
-                        self.conclude(&record, Impact::Acknowledged, RequestContext::default(), HOUSEKEEPING_MS).await
-                    }
-                    // Sinks that are not configured, or events that can't be read: looked at again in a moment.
-                    false if self.outbox.is_idle() => Woken::Postponed,
-                    false => Woken::Done,
-                }
-            }
-            Some((_, Wake::Timeout | Wake::Notifications)) if self.namespace.is_behind() => Woken::Postponed,
-            Some((_, Wake::Timeout)) => self.time_out(&record).await,
-            Some((_, Wake::Notifications)) | None => return self.deliver(Some(record)).await,
-        };
-        if told && matches!(woken, Woken::Done) { Woken::Again } else { woken }
-    }
-
-    async fn pay(&mut self, record: &Arc<Record>) -> Woken {
-        let mut epochs = Vec::new();
-        for debt in record.payable() {
-            epochs.push(debt.epoch);
-            let paid = self.shared().storage.delete_epoch(&self.key, debt.epoch, debt.last_event).await;
-            if let Err(error) = paid {
-                return self.postponed(&error.into());
-            }
-        }
-        self.conclude(record, Impact::Paid { epochs }, RequestContext::default(), HOUSEKEEPING_MS).await
-    }
-
-    async fn time_out(&mut self, record: &Arc<Record>) -> Woken {
-        let context = record.timer.as_ref().map(|timer| timer.context.clone()).unwrap_or_default();
-        self.conclude(record, Impact::Timeout, context, self.namespace.options.timer_processing_ms).await
-    }
-
-    /// Delivers the oldest notification that waits.
-    async fn deliver(&mut self, record: Option<Arc<Record>>) -> Woken {
-        if self.namespace.options.notifications.is_none() {
-            return Woken::Done;
-        }
-        let waiting = match self.shared().storage.notifications(&self.key, NOTIFICATION_PAGE).await {
-            Ok(waiting) => waiting,
-            Err(error) => return self.postponed(&error.into()),
-        };
-        let held_back = record.as_ref().and_then(|record| record.notifications_due);
-        let ids: Vec<_> = waiting.iter().map(|it| it.id).collect();
-        if held_back.is_some_and(|due| due > self.shared().clock.now()) {
-            // One failed a moment ago and holds back the rest, those that came after it too.
-            return self.settle(&[], &ids).await;
-        }
-        let more = if waiting.len() > 1 { Woken::Again } else { Woken::Done };
-        let Some(first) = waiting.into_iter().next() else {
-            return match record {
-                Some(record) if held_back.is_some() && matches!(record.status, Status::Working(_)) => {
-                    self.conclude(&record, Impact::Drained, RequestContext::default(), HOUSEKEEPING_MS).await
-                }
-                _ => Woken::Done,
-            };
-        };
-        let (id, context, impact) = (first.id, first.context.clone(), Impact::Notification(first));
-        match (dispatch(record.as_deref(), &impact, self.shared().clock.now()), record) {
-            (Dispatch::Park, _) => {
-                self.namespace.metrics.notification_error.inc();
-                self.settle(&[], &ids).await
-            }
-            (Dispatch::Ask, Some(record)) => {
-                let request = self.request(context, NOTIFICATION_PROCESSING_MS);
-                let answer = self.once_measured(Some(&record), &impact, &request, &ids).await;
-                match answer {
-                    Ok(Some(_)) => {
-                        self.namespace.metrics.notification_success.inc();
-                        more
-                    }
-                    answer => {
-                        self.namespace.metrics.notification_error.inc();
-                        self.concluded(&record, answer)
-                    }
-                }
-            }
-            (_, _) => match self.settle(&[id], &[]).await {
-                Woken::Done => more,
-                woken => woken,
-            },
-        }
-    }
-
-    /// Entries that go, and entries for which the record's due stands from now on.
-    async fn settle(&self, delete: &[NotificationId], park: &[NotificationId]) -> Woken {
-        if delete.is_empty() && park.is_empty() {
-            return Woken::Done;
-        }
-        match self.shared().storage.settle_notifications(&self.key, delete, park).await {
-            Ok(()) => Woken::Done,
-            Err(error) => self.postponed(&error.into()),
-        }
-    }
-
-    /// Takes the step that `record` was woken for.
-    async fn conclude(
-        &mut self,
-        record: &Arc<Record>,
-        impact: Impact,
-        context: RequestContext,
-        milliseconds: i64,
-    ) -> Woken {
-        let request = self.request(context, milliseconds);
-        let answer = self.once_measured(Some(record), &impact, &request, &[]).await;
-        self.concluded(record, answer)
-    }
-
-    fn concluded(&self, record: &Record, answer: Result<Option<Success>, EngineError>) -> Woken {
-        match answer {
-            Ok(Some(_)) => Woken::Done,
-            // What was true of the record that was woken need not be true of the one that stands there now.
-            Ok(None) => {
-                self.conflict();
-                Woken::Again
-            }
-            Err(error) => match self.record() {
-                // The rules have said what comes next, and it is committed.
-                Some(now) if now.commit != record.commit => Woken::Done,
-                _ => self.postponed(&error),
-            },
-        }
-    }
-
-    fn postponed(&self, error: &EngineError) -> Woken {
-        tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, %error, "a wake-up is put off");
-        Woken::Postponed
     }
 
     /// A step that was asked for, with its metrics.
@@ -500,7 +300,7 @@ impl Worker {
         answer
     }
 
-    async fn once_measured(
+    pub(super) async fn once_measured(
         &mut self,
         record: Option<&Arc<Record>>,
         impact: &Impact,

@@ -4,10 +4,13 @@ use bytes::Bytes;
 
 use super::impact::{Answer, Change, Impact, NotificationId, Outcome, Refusal, Success, TimerChange};
 use super::key::CommitId;
-use super::outbox::{Subscription, owe};
+use super::outbox::{Subscription, Unsent, owe};
 use super::record::{Debt, KEPT_NOTES, LONGEST_REASON, Phase, Record, RequestContext, Status, Timer, blank_aux_state};
 use super::retry::RetryPolicy;
 use crate::wire::{Content, Event, HistoryRange, Value, Wire, Writer, timestamp};
+
+/// Milliseconds until a machine that owes only sinks that are configured no more looks whether they are again.
+const UNKNOWN_SINK_MS: i64 = 600_000;
 
 /// What a step takes from outside: time and randomness.
 #[derive(Clone, Copy, Debug)]
@@ -254,7 +257,9 @@ fn decided(record: &Record, impact: &Impact, policy: &Policy, stamp: Stamp) -> D
         Impact::Drained => Some(Record { notifications_due: None, ..successor(record, stamp) }),
         Impact::Acknowledged => {
             let mut next = successor(record, stamp);
-            if let Status::Removed { at } = &mut next.status {
+            if let Status::Removed { at } = &mut next.status
+                && next.unsent.is_empty()
+            {
                 *at = now(stamp);
             }
             Some(next)
@@ -289,7 +294,12 @@ fn step(before: Option<&Record>, mut next: Record, events: Vec<Bytes>, policy: &
     for place in 0..next.debts.len() {
         next.debts[place].wanted = next.is_unsent(next.debts[place].epoch);
     }
-    next.outbox_due = (!next.unsent.is_empty()).then(|| now(stamp).saturating_add(policy.outbox_clear_ms));
+    let configured = |unsent: &Unsent| policy.subscriptions.iter().any(|it| it.sink == unsent.sink);
+    let look_ms = match next.unsent.iter().any(configured) {
+        true => Some(policy.outbox_clear_ms),
+        false => (!next.unsent.is_empty()).then_some(UNKNOWN_SINK_MS),
+    };
+    next.outbox_due = look_ms.map(|delay| now(stamp).saturating_add(delay));
     Step { record: Some(next), events, handled: None, tag: None, replaced: Vec::new() }
 }
 

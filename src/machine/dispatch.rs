@@ -61,7 +61,7 @@ pub fn dispatch(record: Option<&Record>, impact: &Impact, now: i64) -> Dispatch 
         Impact::Drained => Dispatch::Decide,
         Impact::Paid { epochs } if !record.payable().any(|debt| epochs.contains(&debt.epoch)) => ignore,
         Impact::Paid { .. } => Dispatch::Decide,
-        Impact::Acknowledged if record.outbox_due.is_none() || !record.unsent.is_empty() => ignore,
+        Impact::Acknowledged if record.outbox_due.is_none() => ignore,
         Impact::Acknowledged => Dispatch::Decide,
         Impact::Modernize { epoch, .. } if *epoch != record.epoch => refuse(Refusal::MachineNotFound),
         Impact::Modernize { events, .. } if events.is_empty() => ignore,

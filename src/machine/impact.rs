@@ -36,7 +36,7 @@ pub enum Impact {
     Paid {
         epochs: Vec<Epoch>,
     },
-    /// The sinks have acknowledged what the store still knows as unsent.
+    /// Sinks have acknowledged some of what the store still knows as unsent, or nothing can be sent for now.
     Acknowledged,
     /// Events of this epoch in their present format, in the place of the old ones: id, wire encoding.
     Modernize {

@@ -118,26 +118,52 @@ pub(super) fn owe(
     }
 }
 
+// === impl Parcel ===
+
+impl Parcel {
+    /// How many events it has.
+    pub fn events(&self) -> u64 {
+        match self {
+            Self::Events { first, last, .. } if first <= last => last.abs_diff(*first).saturating_add(1),
+            Self::Events { .. } | Self::Lifecycle(_) => 0,
+        }
+    }
+}
+
 // === impl Unsent ===
 
 impl Unsent {
     /// Takes out what the sink acknowledged, if it stands in front. Anything else is passed over: it was acknowledged
-    /// before, or is not what the store knows, and is sent again.
-    pub fn acknowledge(&mut self, sent: &Parcel) {
+    /// before, or is not what the store knows, and is sent again. True: something was taken out.
+    pub fn acknowledge(&mut self, sent: &Parcel) -> bool {
         match (self.parcels.first_mut(), sent) {
+            // All that stood before it was acknowledged earlier, even if this record was read again since.
             (
                 Some(Parcel::Events { epoch, first, last }),
-                Parcel::Events { epoch: sent_epoch, first: sent_first, last: sent_last },
-            ) if epoch == sent_epoch && sent_first <= first && *first <= *sent_last && *sent_last < *last => {
-                *first = sent_last + 1;
+                Parcel::Events { epoch: sent_epoch, last: sent_last, .. },
+            ) if epoch == sent_epoch && *first <= *sent_last => {
+                if *sent_last < *last {
+                    *first = sent_last + 1;
+                } else {
+                    drop(self.parcels.remove(0));
+                }
+                true
             }
-            (
-                Some(Parcel::Events { epoch, first, last }),
-                Parcel::Events { epoch: sent_epoch, first: sent_first, last: sent_last },
-            ) if epoch == sent_epoch && sent_first <= first && *last <= *sent_last => drop(self.parcels.remove(0)),
-            (Some(front @ Parcel::Lifecycle(_)), sent) if front == sent => drop(self.parcels.remove(0)),
-            _ => {}
+            (Some(front @ Parcel::Lifecycle(_)), sent) if front == sent => {
+                drop(self.parcels.remove(0));
+                true
+            }
+            _ => false,
         }
+    }
+
+    /// How many events and changes of life the sink has not acknowledged.
+    pub fn entries(&self) -> u64 {
+        let entries = |parcel: &Parcel| match parcel {
+            Parcel::Events { .. } => parcel.events(),
+            Parcel::Lifecycle(_) => 1,
+        };
+        self.parcels.iter().map(entries).fold(0, u64::saturating_add)
     }
 
     fn push(&mut self, parcel: Parcel) {
@@ -171,25 +197,12 @@ impl Record {
         }
     }
 
-    /// Takes out what a sink acknowledged. The store learns of it with the next commit.
-    pub fn acknowledge(&mut self, sink: &str, sent: &Parcel) {
-        for unsent in &mut self.unsent {
-            if unsent.sink == sink {
-                unsent.acknowledge(sent);
-            }
-        }
+    /// Takes out what a sink acknowledged. The store learns of it with the next commit. True: something was taken out.
+    pub fn acknowledge(&mut self, sink: &str, sent: &Parcel) -> bool {
+        let unsent = self.unsent.iter_mut().find(|unsent| unsent.sink == sink);
+        let taken = unsent.is_some_and(|unsent| unsent.acknowledge(sent));
         self.unsent.retain(|unsent| !unsent.parcels.is_empty());
-    }
-
-    /// Events that sinks have not acknowledged, each counted once per sink.
-    pub fn unsent_events(&self) -> u64 {
-        let parcels = self.unsent.iter().flat_map(|unsent| &unsent.parcels);
-        parcels
-            .map(|parcel| match parcel {
-                Parcel::Events { first, last, .. } => last.abs_diff(*first).saturating_add(1),
-                Parcel::Lifecycle(_) => 0,
-            })
-            .fold(0, u64::saturating_add)
+        taken
     }
 
     /// Whether some sink still wants to read this epoch's events: until then they are not deleted.

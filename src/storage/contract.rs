@@ -120,6 +120,7 @@ macro_rules! storage_contract {
                 a_claim_put_again_is_committed,
                 a_tag_may_be_any_bytes_up_to_the_longest,
                 of_two_machines_that_race_for_a_tag_one_wins,
+                a_reader_never_finds_a_tag_without_its_machine,
             }
             concurrency::{
                 of_many_commits_over_one_record_one_wins,
@@ -150,6 +151,7 @@ macro_rules! ledger_contract {
                 names_of_ledgers_do_not_mix,
                 large_blocks_are_verified_in_pages,
                 many_namespaces_share_one_ledger,
+                a_reader_never_sees_a_head_without_its_entries,
             }
         }
     };

@@ -114,6 +114,8 @@ pub async fn verify_telling(
             head = block.follows(head)?;
         }
         reached(head);
+        // Hashing a page takes a while, and others have work too.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Durations in seconds, as the original's dashboards expect.
@@ -12,6 +12,9 @@ const DURATION_BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 const IMPACTS: &[&str] =
     &["init", "call", "repair", "simple_repair", "remove", "timeout", "notification", "modernize", "continuation"];
+
+/// The names of a sink's errors.
+const SINK_FAILURES: &[&str] = &["unavailable", "misconfiguration"];
 
 /// All metrics of one service. Built once; handles are resolved per namespace, so that the main road looks nothing up.
 #[derive(Debug)]
@@ -27,8 +30,12 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     refusals: IntCounterVec,
     conflicts: IntCounterVec,
+    sink_pending: IntGaugeVec,
+    sink_age: GaugeVec,
     produced: IntCounterVec,
+    sink_retries: IntCounterVec,
     sink_failures: IntCounterVec,
+    ledger_broken: IntGaugeVec,
     watched: Mutex<Vec<Show>>,
 }
 
@@ -101,10 +108,17 @@ pub struct NamespaceMetrics {
     pub in_flight: IntGauge,
     pub conflicts: IntCounter,
     refusals: IntCounterVec,
-    produced: IntCounterVec,
-    sink_failures: IntCounterVec,
     namespace: String,
     impacts: Vec<(&'static str, ImpactMetrics)>,
+}
+
+/// One sink's handles in a namespace.
+#[derive(Debug)]
+pub struct SinkMetrics {
+    pub pending: IntGauge,
+    pub produced: IntCounter,
+    pub retried: IntCounter,
+    failed: Vec<(&'static str, IntCounter)>,
 }
 
 #[derive(Debug)]
@@ -180,6 +194,25 @@ impl Metrics {
                 "Commits that found another one in their place; the step was done again.",
                 &["namespace"],
             ),
+            sink_pending: gauge(
+                "machinegun_sink_pending",
+                "Events and lifecycle entries of loaded machines that a sink has not acknowledged.",
+                &["namespace", "name"],
+            ),
+            sink_age: {
+                let opts = Opts::new(
+                    "machinegun_sink_oldest_age_seconds",
+                    "For how long the oldest delivery that is under way has been owed to a sink; 0 if none is.",
+                );
+                let gauge = GaugeVec::new(opts, &["namespace", "name"]).expect("a valid gauge");
+                registry.register(Box::new(gauge.clone())).expect("a metric of its own");
+                gauge
+            },
+            sink_retries: counter(
+                "machinegun_sink_retries_total",
+                "Deliveries that are sent again because a sink did not take them.",
+                &["namespace", "name"],
+            ),
             produced: counter(
                 "mg_events_sink_produced_total",
                 "Events that a sink has acknowledged.",
@@ -189,6 +222,11 @@ impl Metrics {
                 "machinegun_sink_failures_total",
                 "Deliveries that a sink did not take; each is tried again.",
                 &["namespace", "name", "reason"],
+            ),
+            ledger_broken: gauge(
+                "machinegun_ledger_broken",
+                "1 if the look over a ledger after the start found a break in its chain, 0 if it found none; absent until then.",
+                &["sink"],
             ),
             watched: Mutex::default(),
             registry,
@@ -213,6 +251,10 @@ impl Metrics {
             Box::new(move || gauge.set(i64::try_from(read()).unwrap_or(i64::MAX)))
         };
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Show(show));
+    }
+
+    pub fn ledger_broken(&self, sink: &str, broken: bool) {
+        self.ledger_broken.with_label_values(&[sink]).set(i64::from(broken));
     }
 
     pub fn namespace(&self, name: &str) -> NamespaceMetrics {
@@ -243,10 +285,23 @@ impl Metrics {
             in_flight: self.in_flight.with_label_values(&[name]),
             conflicts: self.conflicts.with_label_values(&[name]),
             refusals: self.refusals.clone(),
-            produced: self.produced.clone(),
-            sink_failures: self.sink_failures.clone(),
             namespace: name.to_owned(),
             impacts: IMPACTS.iter().map(|impact| (*impact, self.impact(name, impact))).collect(),
+        }
+    }
+
+    /// One sink of a namespace. `age_ms` is read when the metrics are rendered.
+    pub fn sink(&self, namespace: &str, sink: &str, age_ms: impl Fn() -> i64 + Send + Sync + 'static) -> SinkMetrics {
+        let labels = [namespace, sink];
+        let age = self.sink_age.with_label_values(&labels);
+        let show: Box<dyn Fn() + Send + Sync> = Box::new(move || age.set(age_ms() as f64 / 1_000.0));
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Show(show));
+        let failed = |reason| self.sink_failures.with_label_values(&[namespace, sink, reason]);
+        SinkMetrics {
+            pending: self.sink_pending.with_label_values(&labels),
+            produced: self.produced.with_label_values(&labels),
+            retried: self.sink_retries.with_label_values(&labels),
+            failed: SINK_FAILURES.iter().map(|reason| (*reason, failed(reason))).collect(),
         }
     }
 
@@ -281,15 +336,18 @@ impl NamespaceMetrics {
         &found.unwrap_or(&self.impacts[0]).1
     }
 
-    pub fn produced(&self, sink: &str) -> IntCounter {
-        self.produced.with_label_values(&[&*self.namespace, sink])
-    }
-
-    pub fn sink_failed(&self, sink: &str, reason: &str) {
-        self.sink_failures.with_label_values(&[&*self.namespace, sink, reason]).inc();
-    }
-
     pub fn refused(&self, bound: &str) {
         self.refusals.with_label_values(&[&self.namespace, bound]).inc();
+    }
+}
+
+// === impl SinkMetrics ===
+
+impl SinkMetrics {
+    /// By the error's name.
+    pub fn failed(&self, reason: &str) -> &IntCounter {
+        let found = self.failed.iter().find(|(name, _)| *name == reason);
+        // Every name that an error has is listed above.
+        &found.unwrap_or(&self.failed[0]).1
     }
 }

@@ -7,8 +7,10 @@ use futures_util::future::join_all;
 use machinegun::wire::Exception;
 use tokio::sync::watch;
 
-use crate::life::{Machine, Step};
-use crate::process::peer::{Answer, Failure, Peer};
+use super::dice::Dice;
+use super::ledger::Follower;
+use super::life::{Machine, Step};
+use crate::process::peer::{Answer, Failure, NAMESPACE, Peer};
 use crate::process::processor::{Order, Processor};
 use crate::process::{soon, within};
 
@@ -16,34 +18,14 @@ const MACHINES: usize = 4;
 /// Within which every machine must answer after a restart.
 const CALL_MS: i64 = 5_000;
 
-/// Pseudo-random numbers, the same for the same seed.
-pub struct Dice(u64);
-
 pub struct Client {
     dice: Dice,
-    machines: Vec<Machine>,
+    pub ns: String,
+    pub machines: Vec<Machine>,
+    /// Of the ledgers that have its machines' events.
+    ledgers: Vec<Follower>,
     /// Makes every token one of a kind.
     tokens: u64,
-}
-
-// === impl Dice ===
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// splitmix64
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }
 
 // === impl Client ===
@@ -51,7 +33,14 @@ impl Dice {
 impl Client {
     pub fn new(number: u64, seed: u64) -> Self {
         let machines = (0..MACHINES).map(|it| Machine::new(format!("client-{number}-machine-{it}"))).collect();
-        Self { dice: Dice::new(seed), machines, tokens: 0 }
+        Self { dice: Dice::new(seed), ns: NAMESPACE.to_owned(), machines, ledgers: Vec::new(), tokens: 0 }
+    }
+
+    /// Its machines are in `ns`, and their events come to these ledgers.
+    pub fn publishing(mut self, ns: &str, sinks: &[&str]) -> Self {
+        self.ns = ns.to_owned();
+        self.ledgers = sinks.iter().map(|sink| Follower::of(sink)).collect();
+        self
     }
 
     /// Steps sent and not answered.
@@ -61,6 +50,7 @@ impl Client {
 
     /// Steps its machines until the service is killed. Until then every step must succeed.
     pub async fn work(mut self, peer: Peer, killed: Arc<AtomicBool>, steps: Arc<watch::Sender<u64>>) -> Self {
+        let peer = peer.in_namespace(&self.ns);
         while !killed.load(Ordering::SeqCst) {
             let at = self.dice.below(MACHINES as u64) as usize;
             let step = self.choose(at);
@@ -72,6 +62,12 @@ impl Client {
             }
             machine.acknowledged();
             steps.send_modify(|steps| *steps += 1);
+            if let Step::Call(order) = &step {
+                for ledger in &mut self.ledgers {
+                    let read = ledger.finds(&peer, &self.ns, &self.machines[at].id, order).await;
+                    assert!(read.is_ok() || killed.load(Ordering::SeqCst), "GetHistory: {read:?}");
+                }
+            }
             if self.dice.below(4) == 0 {
                 match peer.machine(&self.machines[at].id).await {
                     Ok(found) => self.machines[at].holds(found.as_ref()),
@@ -84,7 +80,7 @@ impl Client {
 
     fn token(&mut self, at: usize) -> String {
         self.tokens += 1;
-        format!("{}-{}", self.machines[at].id, self.tokens)
+        format!("{}/{}-{}", self.ns, self.machines[at].id, self.tokens)
     }
 
     /// Something that the machine can do as it is.
@@ -105,7 +101,7 @@ impl Client {
 
     /// After a restart: everything acknowledged is there, every machine answers, and what was due takes effect.
     pub async fn recover(&mut self, peer: &Peer, processor: &Processor) {
-        let mut orders = Vec::new();
+        let (peer, mut orders) = (&peer.in_namespace(&self.ns), Vec::new());
         for at in 0..MACHINES {
             orders.push([self.token(at), self.token(at), self.token(at)].map(Order::plain));
         }

@@ -42,6 +42,8 @@ pub struct Machine {
     pub life: Option<Life>,
     /// Sent, and not answered yet.
     pub open: Option<Step>,
+    /// From each Start to each removal, oldest first.
+    past: Vec<Life>,
 }
 
 // === impl Life ===
@@ -86,7 +88,15 @@ impl Life {
 
     /// Why `machine` can't be what has become of this life.
     fn contradicts(&self, machine: &wire::Machine) -> Result<(), String> {
-        let events: Vec<Event> = machine.history.events().map(|event| event.expect("a well-formed event")).collect();
+        self.contradicts_events(&read(machine))?;
+        match (&machine.status, self.failed) {
+            (Some(MachineStatus::Failed(_)), true) | (Some(MachineStatus::Working(_)), false) => Ok(()),
+            (status, failed) => Err(format!("failed: {failed}, but its status is {status:?}")),
+        }
+    }
+
+    /// Why these can't be the events of this life.
+    pub fn contradicts_events(&self, events: &[Event]) -> Result<(), String> {
         let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
         if !ids.iter().copied().eq(1..=events.len() as i64) {
             return Err(format!("the ids are not contiguous from 1: {ids:?}"));
@@ -107,10 +117,7 @@ impl Life {
         {
             return Err(format!("{strange} stands there twice, or was never asked for: {texts:?}"));
         }
-        match (&machine.status, self.failed) {
-            (Some(MachineStatus::Failed(_)), true) | (Some(MachineStatus::Working(_)), false) => Ok(()),
-            (status, failed) => Err(format!("failed: {failed}, but its status is {status:?}")),
-        }
+        Ok(())
     }
 }
 
@@ -118,13 +125,25 @@ impl Life {
 
 impl Machine {
     pub fn new(id: String) -> Self {
-        Self { id, life: None, open: None }
+        Self { id, life: None, open: None, past: Vec::new() }
     }
 
     /// The open step was answered as it should be.
     pub fn acknowledged(&mut self) {
         let step = self.open.take().expect("a step");
-        self.life = Life::after(self.life.as_ref(), &step);
+        self.becomes(Life::after(self.life.as_ref(), &step));
+    }
+
+    fn becomes(&mut self, life: Option<Life>) {
+        let before = std::mem::replace(&mut self.life, life);
+        if self.life.is_none() {
+            self.past.extend(before);
+        }
+    }
+
+    /// All its lives, oldest first; the last one may be going on.
+    pub fn lives(&self) -> impl Iterator<Item = &Life> {
+        self.past.iter().chain(&self.life)
     }
 
     /// What was read is what must have become of the machine.
@@ -148,7 +167,7 @@ impl Machine {
         let after = step.as_ref().map(|step| Life::after(self.life.as_ref(), step));
         match (before, after) {
             (Ok(()), _) => {}
-            (Err(_), Some(after)) if matches(after.as_ref(), found).is_ok() => self.life = after,
+            (Err(_), Some(after)) if matches(after.as_ref(), found).is_ok() => self.becomes(after),
             (Err(why), after) => {
                 let and = after.map(|after| matches(after.as_ref(), found));
                 panic!("{}: {why}; and with {step:?} done: {and:?}", self.id);
@@ -166,9 +185,14 @@ impl Machine {
 
     fn remember(&mut self, found: Option<&wire::Machine>) {
         if let (Some(life), Some(found)) = (&mut self.life, found) {
-            life.seen = found.history.events().map(|event| event.expect("a well-formed event")).collect();
+            life.seen = read(found);
         }
     }
+}
+
+/// The history, decoded.
+pub fn read(machine: &wire::Machine) -> Vec<Event> {
+    machine.history.decoded().map(|event| event.expect("a well-formed event")).collect()
 }
 
 fn matches(life: Option<&Life>, found: Option<&wire::Machine>) -> Result<(), String> {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use machinegun::clock::random_bytes;
-use machinegun::machine::{CommitId, Epoch, MachineKey, Notification, NotificationId, Record};
-use machinegun::storage::{Commit, Due, Loaded, Outcome, Storage, StorageError};
+use machinegun::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record};
+use machinegun::storage::{Commit, Due, Ledger, Loaded, Outcome, Storage, StorageError};
 use machinegun::wire::HistoryRange;
 
 use crate::scripted::{Gate, Inside};
@@ -161,6 +161,9 @@ impl Faulty {
             events: Vec::new(),
             delete_notifications: Vec::new(),
             park_notifications: Vec::new(),
+            replaced_events: Vec::new(),
+            tag: None,
+            ledgers: Vec::new(),
         };
         assert_eq!(self.inner.commit(commit).await, Outcome::Committed);
     }
@@ -224,6 +227,15 @@ impl Storage for Faulty {
         }
         self.deleted.lock().unwrap().push(epoch);
         self.inner.delete_epoch(key, epoch, last).await
+    }
+
+    async fn tagged(&self, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError> {
+        self.up()?;
+        self.inner.tagged(ns, tag).await
+    }
+
+    fn ledger(&self) -> Option<&dyn Ledger> {
+        self.inner.ledger()
     }
 
     async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {

@@ -10,6 +10,7 @@ use machinegun::engine::EngineError;
 use machinegun::machine::{Epoch, Impact, Outcome, Refusal};
 use machinegun::processor::{Ask, Question};
 
+use crate::recorder::Recorder;
 use crate::scripted::{done, reply, text, transient, unexpected};
 use crate::world::{self, Mg, World, call, events, guarded};
 
@@ -99,7 +100,9 @@ fn behave(question: &Question) -> Outcome {
 
 async fn hammer(mg: Mg) {
     let model = Arc::new(Model::default());
+    let sink = Recorder::new();
     let mut mg = mg
+        .sink("s", &sink)
         .with(|options, namespace| {
             options.cache = 12_000;
             namespace.unload_ms = 40;
@@ -113,12 +116,31 @@ async fn hammer(mg: Mg) {
     }
     for round in 0..ROUNDS {
         mg.storage.chaos.store(15, Ordering::SeqCst);
+        sink.flake(20);
         mg = round_of(mg, &model, round).await;
         mg.engine.stop().await;
         nothing_is_left(&mg);
         mg = mg.restart(1).await;
     }
-    verify(mg, &model).await;
+    sink.flake(0);
+    verify(&mg, &model).await;
+    delivered(&mg, &sink).await;
+}
+
+/// The sink has each event. Where it has one again, it had all that came before it: no reader ever sees a gap.
+async fn delivered(mg: &World, sink: &Recorder) {
+    mg.until_later(|| mg.metric("machinegun_sink_pending", "name=\"s\"") == 0).await;
+    for machine in KEPT {
+        let expected: Vec<_> = mg.events(machine).await.into_iter().map(|(id, text)| format!("{id} {text}")).collect();
+        mg.until_later(|| sink.of(machine).last() == expected.last()).await;
+        let mut seen = 0;
+        for entry in sink.of(machine) {
+            let place = expected.iter().position(|it| *it == entry).expect("what the sink has was committed");
+            assert!(place <= seen, "{machine}: {entry} came before its predecessor");
+            seen = seen.max(place + 1);
+        }
+        assert_eq!(seen, expected.len());
+    }
 }
 
 async fn round_of(mg: World, model: &Arc<Model>, round: usize) -> World {
@@ -209,7 +231,7 @@ async fn look(world: &World, model: &Model, machine: &'static str) {
     }
 }
 
-async fn verify(mg: World, model: &Model) {
+async fn verify(mg: &World, model: &Model) {
     for machine in KEPT {
         let _ = mg.ask(machine, Impact::SimpleRepair).await;
     }
@@ -223,7 +245,7 @@ async fn verify(mg: World, model: &Model) {
         }
     }
     for machine in KEPT {
-        look(&mg, model, machine).await;
+        look(mg, model, machine).await;
         let history: Vec<_> = mg.events(machine).await.into_iter().map(|(_, text)| text).collect();
         let unique: HashSet<_> = history.iter().collect();
         assert_eq!(unique.len(), history.len(), "no event is doubled");

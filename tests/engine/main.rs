@@ -1,17 +1,24 @@
 //! The engine with a scripted processor, a clock turned by hand, and a store that fails on demand. Every promise is held
 //! on every storage.
 
+mod backlog;
 mod bounds;
 mod conflicts;
 mod deadlines;
 mod faulty;
 mod hammer;
+mod ledgers;
+mod modernizing;
 mod notifications;
+mod recorder;
 mod removal;
+mod replies;
 mod retries;
 mod scripted;
+mod sinks;
 mod steps;
 mod stop;
+mod tags;
 mod timers;
 mod world;
 

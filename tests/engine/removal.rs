@@ -173,7 +173,8 @@ async fn a_payment_that_met_a_new_machine_never_settles_what_that_one_owes(mg: M
     let mut gate = mg.storage.then(Fault::Intrude(Box::new(|record| record))).hold();
     let removed = mg.ask("m", Impact::Remove);
     gate.reached().await;
-    let owed = machinegun::machine::Debt { epoch: machinegun::machine::CommitId([7; 16]), last_event: 3 };
+    let owed =
+        machinegun::machine::Debt { epoch: machinegun::machine::CommitId([7; 16]), last_event: 3, wanted: false };
     mg.storage.then(Fault::Intrude(Box::new(move |mut record| {
         record.debts.push(owed);
         record.aux_state = content("another's");

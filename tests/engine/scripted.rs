@@ -128,6 +128,11 @@ impl Answer {
         self
     }
 
+    pub fn tag(mut self, tag: &str) -> Self {
+        self.change.action.tag = Some(bytes::Bytes::copy_from_slice(tag.as_bytes()));
+        self
+    }
+
     pub fn remove(mut self) -> Self {
         self.change.action = Action { remove: true, ..self.change.action };
         self

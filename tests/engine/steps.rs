@@ -134,7 +134,7 @@ async fn a_processor_is_given_the_range_that_was_asked_for_from_memory_and_from_
             let asked = mg.processor.count();
             mg.ask("m", Impact::Call { args: Value::str("x"), range: range.clone() }).await.unwrap();
             let machine = mg.processor.question(asked + 1).await.machine;
-            let ids: Vec<_> = machine.history.events().map(|event| event.unwrap().id).collect();
+            let ids: Vec<_> = machine.history.decoded().map(|event| event.unwrap().id).collect();
             assert_eq!((&ids, &machine.history_range), (expected, range), "loaded: {loaded}");
             let view = mg.ns.get(id("m"), range).await.unwrap();
             assert_eq!(&events(&view.events).iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected);

@@ -81,7 +81,7 @@ async fn a_signal_is_given_the_range_that_its_timer_was_set_with(mg: Mg) {
     mg.change("m", reply("").timer_with(1, range(1, 2))).await;
     mg.advance(1_000);
     let machine = mg.processor.question(3).await.machine;
-    assert_eq!(machine.history.events().map(|event| event.unwrap().id).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(machine.history.decoded().map(|event| event.unwrap().id).collect::<Vec<_>>(), [2, 3]);
     assert_eq!(machine.history_range, range(1, 2));
 }
 

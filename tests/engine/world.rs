@@ -9,11 +9,12 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use machinegun::clock::{Clock, ClockHand, Snowflakes};
 use machinegun::engine::{
-    Engine, EngineError, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, View,
+    Engine, EngineError, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, SinkOptions, View,
 };
 use machinegun::machine::retry::{MaxRetries, RetryPolicy};
 use machinegun::machine::{
-    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Policy, RequestContext, Success,
+    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Policy, Record, RequestContext, Subscription,
+    Success,
 };
 use machinegun::storage::Storage;
 use machinegun::storage::embedded::{Embedded, EmbeddedOptions};
@@ -23,6 +24,7 @@ use machinegun::wire::{Event, HistoryRange, Limits as WireLimits, Reader, Value,
 use tempfile::TempDir;
 
 use crate::faulty::Faulty;
+use crate::recorder::Recorder;
 use crate::scripted::{Scripted, reply, text};
 
 /// Unix milliseconds at which every test begins; in the middle of a second on purpose.
@@ -30,6 +32,9 @@ pub const BEGIN: i64 = 1_700_000_000_250;
 
 /// Milliseconds that a call has unless the test says otherwise.
 pub const PATIENCE: i64 = 30_000;
+
+/// Milliseconds until acknowledgements are noted by a commit of their own.
+pub const CLEAR: i64 = 10_000;
 
 pub type Answer = Result<Success, EngineError>;
 
@@ -39,11 +44,14 @@ pub type Asked = Pin<Box<dyn Future<Output = Answer> + Send>>;
 /// What will be started.
 pub struct Mg {
     storage: Arc<dyn Storage>,
-    folder: Option<TempDir>,
+    /// Goes with the test.
+    _folder: Option<TempDir>,
     pub options: EngineOptions,
     pub namespace: NamespaceOptions,
     processor: Scripted,
     begin: i64,
+    /// Names of further namespaces, with the same options.
+    pub others: Vec<String>,
 }
 
 pub struct World {
@@ -121,12 +129,18 @@ impl Mg {
                 timer_retries: RetryPolicy::linear(MaxRetries::Times(2), Duration::from_secs(1)),
                 notification_retry_ms: 5_000,
                 limits: Limits { step_size: 16 << 20 },
+                subscriptions: Vec::new(),
+                outbox_clear_ms: CLEAR,
             },
             storage_retries: RetryPolicy::default(),
             timer_processing_ms: 60_000,
             unload_ms: 60_000,
             timers: Some(scheduler),
             notifications: Some(scheduler),
+            sinks: Vec::new(),
+            ledgers: Vec::new(),
+            most_unsent: 100_000,
+            modernizer: None,
         };
         let options = EngineOptions {
             machine_queue_limit: 10_000,
@@ -135,7 +149,7 @@ impl Mg {
             steps_in_flight_per_namespace: 10_000,
             cache: 64 << 20,
         };
-        Self { storage, folder, options, namespace, processor, begin: BEGIN }
+        Self { storage, _folder: folder, options, namespace, processor, begin: BEGIN, others: Vec::new() }
     }
 
     pub fn timers(mut self, timers: Option<SchedulerOptions>) -> Self {
@@ -155,6 +169,34 @@ impl Mg {
         self
     }
 
+    /// A sink that gets events.
+    pub fn sink(self, name: &str, sink: &Recorder) -> Self {
+        self.subscribed(name, sink, false, false)
+    }
+
+    /// A sink that gets events and changes of life.
+    pub fn lifecycle(self, name: &str, sink: &Recorder) -> Self {
+        self.subscribed(name, sink, true, false)
+    }
+
+    /// A sink whose acknowledgement replies wait for.
+    pub fn awaited(self, name: &str, sink: &Recorder) -> Self {
+        self.subscribed(name, sink, false, true)
+    }
+
+    fn subscribed(mut self, name: &str, sink: &Recorder, lifecycle: bool, before_reply: bool) -> Self {
+        let subscription = Subscription { sink: name.to_owned(), events: true, lifecycle };
+        self.namespace.policy.subscriptions.push(subscription);
+        self.namespace.sinks.push(SinkOptions { name: name.into(), sink: Arc::new(sink.clone()), before_reply });
+        self
+    }
+
+    pub fn without_sinks(mut self) -> Self {
+        self.namespace.policy.subscriptions.clear();
+        self.namespace.sinks.clear();
+        self
+    }
+
     pub fn with(mut self, change: impl FnOnce(&mut EngineOptions, &mut NamespaceOptions)) -> Self {
         change(&mut self.options, &mut self.namespace);
         self
@@ -170,7 +212,9 @@ impl Mg {
             Snowflakes::new(1, clock.clone()),
             &metrics,
             self.options,
-            vec![self.namespace.clone()],
+            std::iter::once(self.namespace.clone())
+                .chain(self.others.iter().map(|name| NamespaceOptions { name: name.clone(), ..self.namespace.clone() }))
+                .collect(),
         );
         let ns = engine.namespace(b"ns").unwrap().clone();
         let scanned = storage.clone();
@@ -191,8 +235,19 @@ impl World {
     pub async fn restart_with(self, later_ms: i64, change: impl FnOnce(Mg) -> Mg) -> World {
         self.engine.stop().await;
         let begin = self.clock.now() + later_ms;
-        let Mg { storage, folder, options, namespace, processor, .. } = self.mg;
-        change(Mg { storage, folder, options, namespace, processor, begin }).start().await
+        change(Mg { begin, ..self.mg }).start().await
+    }
+
+    /// As `restart`, but this run is cut off in the middle of what it does.
+    pub async fn crash(self) -> World {
+        self.crash_with(|mg| mg).await
+    }
+
+    /// The old run can't write any more, and its clock stands still.
+    pub async fn crash_with(self, change: impl FnOnce(Mg) -> Mg) -> World {
+        self.storage.down.store(true, std::sync::atomic::Ordering::SeqCst);
+        let begin = self.clock.now() + 1;
+        change(Mg { begin, ..self.mg }).start().await
     }
 
     pub fn request(&self) -> Request {
@@ -277,6 +332,26 @@ impl World {
         while quiet < 32 {
             tokio::task::yield_now().await;
             quiet = if task_finished.get() + waiting == task_created.get() { quiet + 1 } else { 0 };
+        }
+    }
+
+    /// The machine as it is stored, tombstones included.
+    pub async fn stored(&self, machine: &str) -> Record {
+        self.storage.inner().read(&self.key(machine), None).await.unwrap().unwrap().record
+    }
+
+    /// Everything goes on as far as it can without time: enough turns for each task to have had its own.
+    pub async fn quiet(&self) {
+        for _ in 0..64 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Time passes in small steps until `condition` holds.
+    pub async fn until_later(&self, condition: impl Fn() -> bool) {
+        while !condition() {
+            self.advance(100);
+            self.quiet().await;
         }
     }
 

@@ -75,15 +75,27 @@ impl Folder {
     }
 }
 
-/// A free port, and everything found again soon: what a restart left due is looked for every second.
+/// A free port, one namespace, and everything found again soon: what a restart left due is looked for every second.
 pub fn configuration(store: &Path, processor: SocketAddr) -> String {
+    configuration_with(store, &namespace(peer::NAMESPACE, processor))
+}
+
+/// As [`configuration`], with namespaces of one's own.
+pub fn configuration_with(store: &Path, namespaces: &str) -> String {
     format!(
         "service_name: machinegun\n\
          woody_server: {{ip: 127.0.0.1, port: 0}}\n\
          logging: {{out_type: stdout, level: info}}\n\
          storage: {{type: embedded, path: {store:?}, free_space_reserve: 64M}}\n\
          namespaces:\n\
-         \x20 payments:\n\
+         {namespaces}"
+    )
+}
+
+/// One entry of `namespaces`; keys that are added to it are indented by four.
+pub fn namespace(name: &str, processor: SocketAddr) -> String {
+    format!(
+        "\x20 {name}:\n\
          \x20   processor: {{url: \"http://{processor}/processor\", pool_size: 200}}\n\
          \x20   shutdown_timeout: 30s\n\
          \x20   timers: {{scan_interval: 1s, min_scan_delay: 100ms}}\n\
@@ -159,6 +171,15 @@ pub async fn refused_start(config: &Path) -> Ended {
     tokio::spawn(async move { stdout.read_to_end(&mut Vec::new()).await });
     let status = soon("the service's refusal to start", child.wait()).await.expect("an exit status");
     Ended { status, stderr: errors.await.expect("its stderr") }
+}
+
+/// Runs another of its commands to the end: how it ended, and what it said on stdout.
+pub async fn command(arguments: &[&str], config: &Path) -> (Ended, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_machinegun"));
+    command.args(arguments).arg("--config").arg(config).stdin(Stdio::null()).kill_on_drop(true);
+    let output = soon(&arguments.join(" "), command.output()).await.expect("the command runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (Ended { status: output.status, stderr: text(output.stderr) }, text(output.stdout))
 }
 
 fn spawn(runner: &[impl AsRef<OsStr>], config: &Path) -> Child {

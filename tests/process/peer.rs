@@ -7,22 +7,25 @@ use bytes::Bytes;
 use http::Uri;
 use machinegun::clock::{Clock, Snowflakes};
 use machinegun::wire::{
-    self, Call, DescribedParams, DescriptorParams, Exception, GetMachine, HistoryRange, Limits, Machine,
-    MachineDescriptor, Method, Notify, Reference, Remove, RemoveParams, Repair, SimpleRepair, SimpleRepairParams,
-    Start, StartParams, Value,
+    self, Call, DescribedParams, DescriptorParams, Direction, Exception, GetHistory, GetHistoryParams, GetMachine,
+    HistoryRange, Limits, Machine, MachineDescriptor, Method, Notify, Reference, Remove, RemoveParams, Repair,
+    SimpleRepair, SimpleRepairParams, SinkEvent, Start, StartParams, Value,
 };
 use machinegun::woody::{Client, ClientSettings, Context, Error};
 
 use super::PATIENCE_MS;
 use super::processor::{Order, text};
 
-const NAMESPACE: Bytes = Bytes::from_static(b"payments");
+/// The one that a configuration has if nobody asks for others.
+pub const NAMESPACE: &str = "payments";
 
 /// Cheap to clone: all clones share their connections.
 #[derive(Clone)]
 pub struct Peer {
     client: Arc<Client>,
+    ns: Bytes,
     url: Uri,
+    event_sink_url: Uri,
     ids: Arc<Snowflakes>,
     clock: Clock,
 }
@@ -43,23 +46,35 @@ impl Peer {
         let clock = Clock::system();
         let ids = Snowflakes::new(0, clock.clone());
         let settings = ClientSettings { pool_size: 200, ..ClientSettings::default() };
+        let url = |path: &str| format!("http://{address}{path}").parse().expect("a url");
         Self {
             client: Arc::new(Client::new(settings, clock.clone(), ids.clone())),
-            url: format!("http://{address}/v1/automaton").parse().expect("a url"),
+            ns: bytes(NAMESPACE),
+            url: url("/v1/automaton"),
+            event_sink_url: url("/v1/event_sink"),
             ids,
             clock,
         }
     }
 
+    /// The same for the machines of another namespace.
+    pub fn in_namespace(&self, ns: &str) -> Self {
+        Self { ns: bytes(ns), ..self.clone() }
+    }
+
     pub async fn ask<M: Method>(&self, args: M::Args, patience_ms: i64) -> Answer<M::Success> {
+        self.ask_at::<M>(&self.url, args, patience_ms).await
+    }
+
+    async fn ask_at<M: Method>(&self, url: &Uri, args: M::Args, patience_ms: i64) -> Answer<M::Success> {
         let (deadline, context) = (self.clock.now() + patience_ms, Context::root(&self.ids));
-        let answer = self.client.call(&self.url, &context, deadline, wire::write_call::<M>(&args, 0)).await;
+        let answer = self.client.call(url, &context, Some(deadline), wire::write_call::<M>(&args, 0)).await;
         let answer = wire::read_reply::<M>(answer.map_err(Failure::Failed)?, Limits::default());
         answer.expect("a well-formed answer").map_err(Failure::Thrown)
     }
 
     pub async fn start(&self, id: &str, order: &Order) -> Answer<()> {
-        let params = StartParams { ns: NAMESPACE, id: bytes(id), a: order.value() };
+        let params = StartParams { ns: self.ns.clone(), id: bytes(id), a: order.value() };
         self.ask::<Start>(params, PATIENCE_MS).await.map(|_| ())
     }
 
@@ -69,46 +84,59 @@ impl Peer {
     }
 
     pub async fn call_within(&self, milliseconds: i64, id: &str, order: &Order) -> Answer<()> {
-        responded(order, self.ask::<Call>(described(id, order.value()), milliseconds).await)
+        responded(order, self.ask::<Call>(self.described(id, order.value()), milliseconds).await)
     }
 
     pub async fn repair(&self, id: &str, order: &Order) -> Answer<()> {
-        responded(order, self.ask::<Repair>(described(id, order.value()), PATIENCE_MS).await)
+        responded(order, self.ask::<Repair>(self.described(id, order.value()), PATIENCE_MS).await)
     }
 
     pub async fn simple_repair(&self, id: &str) -> Answer<()> {
-        let params = SimpleRepairParams { ns: NAMESPACE, r#ref: Reference::Id(bytes(id)) };
+        let params = SimpleRepairParams { ns: self.ns.clone(), r#ref: Reference::Id(bytes(id)) };
         self.ask::<SimpleRepair>(params, PATIENCE_MS).await.map(|_| ())
     }
 
     pub async fn notify(&self, id: &str, order: &Order) -> Answer<()> {
-        self.ask::<Notify>(described(id, order.value()), PATIENCE_MS).await.map(|_| ())
+        // The processor needs no history to note it.
+        let range = HistoryRange { limit: Some(1), direction: Direction::Backward, after: None };
+        let params = DescribedParams { desc: self.descriptor(id, range), a: order.value() };
+        self.ask::<Notify>(params, PATIENCE_MS).await.map(|_| ())
     }
 
     pub async fn remove(&self, id: &str) -> Answer<()> {
-        self.ask::<Remove>(RemoveParams { ns: NAMESPACE, id: bytes(id) }, PATIENCE_MS).await.map(|_| ())
+        self.ask::<Remove>(RemoveParams { ns: self.ns.clone(), id: bytes(id) }, PATIENCE_MS).await.map(|_| ())
     }
 
     /// None: there is no such machine.
     pub async fn machine(&self, id: &str) -> Answer<Option<Machine>> {
-        match self.ask::<GetMachine>(DescriptorParams { desc: descriptor(id) }, PATIENCE_MS).await {
+        match self
+            .ask::<GetMachine>(DescriptorParams { desc: self.descriptor(id, HistoryRange::ALL) }, PATIENCE_MS)
+            .await
+        {
             Ok(machine) => Ok(Some(machine)),
             Err(Failure::Thrown(Exception::MachineNotFound)) => Ok(None),
             Err(failure) => Err(failure),
         }
     }
+
+    /// A page of a ledger.
+    pub async fn ledger(&self, sink: &str, range: HistoryRange) -> Answer<Vec<SinkEvent>> {
+        let params = GetHistoryParams { event_sink_id: bytes(sink), range };
+        let page = self.ask_at::<GetHistory>(&self.event_sink_url, params, PATIENCE_MS).await?;
+        Ok(page.decoded().map(|entry| entry.expect("a well-formed entry")).collect())
+    }
+
+    fn descriptor(&self, id: &str, range: HistoryRange) -> MachineDescriptor {
+        MachineDescriptor { ns: self.ns.clone(), r#ref: Reference::Id(bytes(id)), range }
+    }
+
+    fn described(&self, id: &str, a: Value) -> DescribedParams {
+        DescribedParams { desc: self.descriptor(id, HistoryRange::ALL), a }
+    }
 }
 
 fn bytes(id: &str) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
-}
-
-fn descriptor(id: &str) -> MachineDescriptor {
-    MachineDescriptor { ns: NAMESPACE, r#ref: Reference::Id(bytes(id)), range: HistoryRange::ALL }
-}
-
-fn described(id: &str, a: Value) -> DescribedParams {
-    DescribedParams { desc: descriptor(id), a }
 }
 
 fn responded(order: &Order, answer: Answer<Value>) -> Answer<()> {

@@ -122,6 +122,11 @@ impl Processor {
         answered.wait_for(|it| it.contains(text)).await.expect("the processor lives");
     }
 
+    /// Returns once so many different signals were answered.
+    pub async fn answered_in_all(&self, count: usize) {
+        self.shared.answered.subscribe().wait_for(|it| it.len() >= count).await.expect("the processor lives");
+    }
+
     /// Returns once so many answers are held at the gate.
     pub async fn holds(&self, count: usize) {
         self.shared.held.subscribe().wait_for(|it| *it >= count).await.expect("the processor lives");

@@ -203,18 +203,18 @@ impl<T: Meaning> Meaning for Vec<T> {
     }
 }
 
-impl Meaning for History {
+impl<T: Meaning + Wire> Meaning for Encoded<T> {
     fn from_json(json: &Json) -> Self {
-        let encode = |event: Event| {
+        let encode = |element: T| {
             let mut writer = Writer::default();
-            event.write(&mut writer);
+            element.write(&mut writer);
             writer.into_bytes()
         };
         Self::from_encoded(Vec::from_json(json).into_iter().map(encode).collect())
     }
 
     fn to_json(&self) -> Json {
-        self.events().map(|event| event.expect("it was checked").to_json()).collect()
+        self.decoded().map(|element| element.expect("it was checked").to_json()).collect()
     }
 }
 

@@ -219,8 +219,9 @@ impl Generator {
                     for _ in 0..count {
                         let sample = self.kind(file, element, choices);
                         list.plain.extend(&sample.plain);
-                        // A history keeps its events as they came.
-                        list.noisy.extend(if element == "Event" { &sample.plain } else { &sample.noisy });
+                        // Histories and ledgers keep their elements as they came.
+                        let kept = matches!(element, "Event" | "SinkEvent");
+                        list.noisy.extend(if kept { &sample.plain } else { &sample.noisy });
                     }
                     list
                 }

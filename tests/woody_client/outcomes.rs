@@ -283,7 +283,7 @@ async fn empty_ids_are_never_passed_on() {
         head
     };
     let context = machinegun::woody::Context::default();
-    let (outcome, head) = tokio::join!(script.client.call(&url, &context, DEADLINE, unhex(CALL).into()), peer);
+    let (outcome, head) = tokio::join!(script.client.call(&url, &context, Some(DEADLINE), unhex(CALL).into()), peer);
     succeeded(outcome);
     assert!(head.lines().any(|line| line == "woody.parent-id: undefined"), "{head}");
     let trace = head.lines().find_map(|line| line.strip_prefix("woody.trace-id: ")).expect("a trace id");

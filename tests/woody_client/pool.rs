@@ -31,7 +31,7 @@ async fn c35_the_pool_is_exhausted() {
     let script = Script::with(|settings| settings.pool_size = 1).await;
     let (client, url) = (script.client.clone(), format!("http://{}/", script.address));
     let held = tokio::spawn(async move {
-        client.call(&url.parse().expect("a url"), &context(), DEADLINE, unhex(CALL).into()).await
+        client.call(&url.parse().expect("a url"), &context(), Some(DEADLINE), unhex(CALL).into()).await
     });
     let mut taken = script.take().await;
     taken.request().await;

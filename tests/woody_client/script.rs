@@ -94,7 +94,7 @@ impl Script {
     pub async fn call_to(&self, url: &str) -> Result<Bytes, Error> {
         let url = url.parse().expect("a url");
         let context = context();
-        let call = self.client.call(&url, &context, DEADLINE, unhex(CALL).into());
+        let call = self.client.call(&url, &context, Some(DEADLINE), unhex(CALL).into());
         tokio::time::timeout(PATIENCE, call).await.expect("an outcome in time")
     }
 

@@ -42,6 +42,11 @@ fn stamp(now: i64) -> Stamp {
     Stamp { now_micros: now * 1_000, commit: commit(200), jitter: 0.5, tag_taken: false }
 }
 
+/// Events that sinks have not acknowledged, each counted once per sink.
+fn unsent_events(record: &Record) -> u64 {
+    record.unsent.iter().flat_map(|unsent| &unsent.parcels).map(Parcel::events).fold(0, u64::saturating_add)
+}
+
 /// Retries after 1 s and after 2 s, then the end. No sinks.
 fn policy() -> Policy {
     Policy {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -297,5 +298,32 @@ pub async fn many_namespaces_share_one_ledger(subject: Arc<impl Subject>) {
     assert_eq!(seen.len(), machines.len());
     for (ns, id) in &machines {
         assert_eq!(seen.get(&key(ns, id)), Some(&wire_events(1..=STEPS * 2)), "{ns} {id:?}");
+    }
+}
+
+/// A commit is seen whole or not at all, by who looks just while it is applied.
+pub async fn a_reader_never_sees_a_head_without_its_entries(subject: Arc<impl Subject>) {
+    let store = subject.open().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let readers = (0..3).map(|_| {
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        tokio::spawn(async move {
+            while !done.load(Relaxed) {
+                let ledger = ledger_of(&*store);
+                let last = ledger.head("all").await.expect("a head is read").last;
+                let entries = ledger.entries("all", (last - 4).max(1), last).await.expect("its entries are there");
+                assert_eq!(entries.last().and_then(|entry| ledger::entry_id(entry)), Some(last).filter(|it| *it > 0));
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    let mut one = Sample::new("one");
+    for step in 0..150 {
+        committed(&*store, entered(&mut one, &wire_events(step * 40 + 1..=step * 40 + 40), &["all"])).await;
+    }
+    done.store(true, Relaxed);
+    for reader in join_all(readers).await {
+        reader.expect("a reader sees whole commits only");
     }
 }

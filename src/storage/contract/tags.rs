@@ -1,6 +1,7 @@
 //! Tags: a machine's second name, held by one machine that exists.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -162,4 +163,34 @@ pub async fn of_two_machines_that_race_for_a_tag_one_wins(subject: Arc<impl Subj
         }
     }
     assert_eq!(due_times(&*store).await.len(), 1_000);
+}
+
+/// A commit is seen whole or not at all, by who looks just while it is applied.
+pub async fn a_reader_never_finds_a_tag_without_its_machine(subject: Arc<impl Subject>) {
+    let store = subject.open().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let started = Arc::new(AtomicI64::new(0));
+    let readers = (0..3).map(|_| {
+        let (store, done, started) = (Arc::clone(&store), Arc::clone(&done), Arc::clone(&started));
+        tokio::spawn(async move {
+            while !done.load(Relaxed) {
+                let sample = Sample::new(&format!("machine {}", started.load(Relaxed)));
+                if holder(&*store, &sample, sample.key.id.as_bytes()).await.is_some() {
+                    assert!(read(&*store, &sample.key).await.is_some(), "{:?}", sample.key);
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    for number in 0..150 {
+        started.store(number, Relaxed);
+        let mut sample = Sample::new(&format!("machine {number}"));
+        let tag = sample.key.id.as_bytes().to_vec();
+        committed(&*store, claim(&mut sample, &tag)).await;
+    }
+    done.store(true, Relaxed);
+    for reader in join_all(readers).await {
+        reader.expect("a reader sees whole commits only");
+    }
 }

@@ -99,7 +99,10 @@ pub fn check(sink: &str) -> Result<(), StorageError> {
 }
 
 fn head(engine: &Engine, sink: &str) -> Result<Head, StorageError> {
-    let stored = engine.ledger_heads.get(LedgerPrefix::new(sink).head()).map_err(read_error)?;
+    // IMPORTANT: a snapshot, for a keyspace's own `get` sees a batch that is still being applied: a head whose entries no
+    // snapshot shows yet.
+    let snapshot = engine.db.snapshot();
+    let stored = snapshot.get(&engine.ledger_heads, LedgerPrefix::new(sink).head()).map_err(read_error)?;
     stored.as_deref().map_or(Ok(Head::EMPTY), values::decode_head)
 }
 

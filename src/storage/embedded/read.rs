@@ -1,4 +1,5 @@
-//! Reads. Each takes one snapshot: a record and its events belong together.
+//! Reads. Each takes one snapshot: a record and its events belong together, and a batch that is still being applied is
+//! seen by none, as it would be by a keyspace's own `get`.
 
 use std::ops::Bound;
 
@@ -94,7 +95,7 @@ pub fn notifications(engine: &Engine, key: &MachineKey, limit: usize) -> Result<
 }
 
 pub fn tagged(engine: &Engine, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError> {
-    let stored = engine.tags.get(keys::tag(ns, tag)).map_err(read_error)?;
+    let stored = engine.db.snapshot().get(&engine.tags, keys::tag(ns, tag)).map_err(read_error)?;
     stored.as_deref().map(values::decode_tag).transpose()
 }
 

@@ -1,23 +1,22 @@
 //! Builds the service from settings, and runs it until it is told to stop.
 
+mod ledgers;
+mod namespaces;
+
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::Uri;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Automaton, EventSink, NamespaceInterface};
+use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};
-use crate::config::{
-    DynamodbSettings, EventSinkKind, NamespaceSettings, ProcessorSettings, Settings, StepProcessors, StorageSettings,
-};
-use crate::engine::{Engine, EngineOptions, ModernizerOptions, NamespaceOptions, SchedulerOptions};
-use crate::machine::{Limits, Policy};
+use crate::config::{DynamodbSettings, Settings, StorageSettings};
+use crate::engine::{Engine, EngineOptions};
 use crate::ops::{self, Readiness};
-use crate::processor::{ByStep, Processor, WoodyModernizer, WoodyProcessor};
 #[cfg(feature = "dynamodb")]
 use crate::storage::dynamodb::{self, Dynamodb};
 use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError, WriterStats};
@@ -25,7 +24,7 @@ use crate::storage::memory::Memory;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::{Metrics, metrics as names};
 use crate::wire;
-use crate::woody::{Client, ClientSettings, Server, ServerSettings};
+use crate::woody::{Server, ServerSettings};
 
 /// How long a stop waits where a timeout is set to infinity: longer than any deadline that makes sense.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -108,7 +107,7 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };
     let mut namespaces = Vec::new();
     for namespace in &settings.namespaces {
-        namespaces.push(namespace_options(namespace, &settings, limits, &clock, &snowflakes)?);
+        namespaces.push(namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?);
     }
     let engine =
         Engine::start(storage.clone(), clock.clone(), snowflakes, &metrics, engine_options(&settings), namespaces);
@@ -121,14 +120,15 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     metrics.watch(names::CONNECTIONS_WAITING, move || waiting.waiting());
     metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
 
-    let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), interface(it))).collect();
-    let ledgers = settings.namespaces.iter().flat_map(ledgers_of).collect();
+    let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), namespaces::interface(it))).collect();
+    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
     let readiness = Arc::new(Readiness::default());
     let automaton = Arc::new(Automaton::new(engine.clone(), interfaces));
-    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics)
+    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone())
         .route("/v1/automaton", automaton)
-        .route("/v1/event_sink", Arc::new(EventSink::new(storage.clone(), ledgers)));
+        .route("/v1/event_sink", Arc::new(EventSink::new(storage.clone(), ledgers.clone())));
     readiness.set(true);
+    let check = tokio::spawn(ledgers::check(storage.clone(), ledgers, metrics));
 
     let stop = CancellationToken::new();
     let steps_may_take = steps_may_take(&settings);
@@ -150,6 +150,7 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
             }
         };
         server.serve(shutdown, drain).await;
+        check.abort();
         storage.close().await;
         match failure {
             Some(error) => Err(RunError::Storage(error)),
@@ -205,99 +206,6 @@ fn watch_writer(metrics: &Metrics, stats: &Arc<WriterStats>) {
     watch(names::COMMIT_MAX_BATCH, |stats| &stats.max_batch);
     watch(names::COMMIT_WAITING, |stats| &stats.waiting);
     watch(names::STORAGE_FREE_BYTES, |stats| &stats.free_bytes);
-}
-
-fn namespace_options(
-    namespace: &NamespaceSettings,
-    settings: &Settings,
-    limits: wire::Limits,
-    clock: &Clock,
-    snowflakes: &Arc<Snowflakes>,
-) -> Result<NamespaceOptions, StartError> {
-    let woody_client = |of: &str, processor: &ProcessorSettings| {
-        let url: Uri = processor.url.parse().map_err(|error| StartError::ProcessorUrl {
-            namespace: namespace.name.clone(),
-            key: of.to_owned(),
-            reason: format!("{error}"),
-        })?;
-        let client = ClientSettings {
-            pool_size: processor.pool_size,
-            keep_alive: processor.keep_alive,
-            max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
-            ..ClientSettings::default()
-        };
-        Ok::<_, StartError>((Client::new(client, clock.clone(), snowflakes.clone()), url))
-    };
-    let processor = |of: &str, processor: &ProcessorSettings| {
-        let (client, url) = woody_client(of, processor)?;
-        Ok::<_, StartError>(Arc::new(WoodyProcessor::new(client, url, namespace.protocol, limits)) as Arc<dyn Processor>)
-    };
-    let own = |step: &str, settings: &Option<ProcessorSettings>| {
-        settings.as_ref().map(|it| processor(&format!("processors.{step}.url"), it)).transpose()
-    };
-    let steps = &namespace.processors;
-    let all = processor("processor.url", &namespace.processor)?;
-    let processor: Arc<dyn Processor> = match *steps == StepProcessors::default() {
-        true => all,
-        false => Arc::new(ByStep {
-            all,
-            init: own("init", &steps.init)?,
-            call: own("call", &steps.call)?,
-            repair: own("repair", &steps.repair)?,
-            timeout: own("timeout", &steps.timeout)?,
-            notification: own("notification", &steps.notification)?,
-        }),
-    };
-    let modernizer = match &namespace.modernizer {
-        None => None,
-        Some(modernizer) => {
-            let (client, url) = woody_client("modernizer.handler.url", &modernizer.handler)?;
-            Some(ModernizerOptions {
-                modernizer: Arc::new(WoodyModernizer::new(client, url, limits)),
-                current_format_version: modernizer.current_format_version,
-            })
-        }
-    };
-    Ok(NamespaceOptions {
-        name: namespace.name.clone(),
-        processor,
-        policy: Policy {
-            timer_retries: namespace.retries.timers.clone(),
-            notification_retry_ms: namespace.notification.as_ref().map_or(0, |it| milliseconds(it.reschedule_time)),
-            limits: Limits { step_size: usize::try_from(settings.limits.step_size).unwrap_or(usize::MAX) },
-            subscriptions: Vec::new(),
-            outbox_clear_ms: milliseconds(namespace.outbox.clear_interval),
-        },
-        storage_retries: namespace.retries.storage.clone(),
-        timer_processing_ms: milliseconds(namespace.timer_processing_timeout),
-        unload_ms: milliseconds(namespace.unload_timeout),
-        timers: namespace
-            .timers
-            .as_ref()
-            .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
-        notifications: namespace
-            .notification
-            .as_ref()
-            .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
-        sinks: Vec::new(),
-        ledgers: ledgers_of(namespace).collect(),
-        most_unsent: i64::try_from(namespace.outbox.max_pending).unwrap_or(i64::MAX),
-        modernizer,
-    })
-}
-
-fn interface(namespace: &NamespaceSettings) -> NamespaceInterface {
-    NamespaceInterface {
-        default_processing_ms: milliseconds(namespace.default_processing_timeout),
-        protocol: namespace.protocol,
-    }
-}
-
-/// The ledgers that a namespace's events are entered in, as part of their commits.
-fn ledgers_of(namespace: &NamespaceSettings) -> impl Iterator<Item = String> {
-    namespace.event_sinks.iter().map(|sink| match &sink.kind {
-        EventSinkKind::Ledger { machine_id } => machine_id.clone(),
-    })
 }
 
 fn engine_options(settings: &Settings) -> EngineOptions {

@@ -1,0 +1,124 @@
+//! One attempt to deliver a parcel to a sink, as a task beside the machine's worker.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::Notify;
+
+use super::namespace::NamespaceEngine;
+use crate::machine::{Epoch, MachineKey, Parcel};
+use crate::sink::{Content, Delivery, Sink, SinkError};
+use crate::storage::StorageError;
+
+/// Events in one delivery, and their bytes: one event alone may be larger.
+const MOST_EVENTS: i64 = 500;
+const MOST_BYTES: usize = 4 << 20;
+
+/// Events read from the store at once.
+const PAGE: i64 = 50;
+
+pub(super) struct Job {
+    pub(super) namespace: Arc<NamespaceEngine>,
+    pub(super) key: MachineKey,
+    /// The sink's place among the namespace's.
+    pub(super) sink: usize,
+    pub(super) to: Arc<dyn Sink>,
+    pub(super) parcel: Parcel,
+    /// The parcel's events, if they are in memory.
+    pub(super) held: Option<Vec<Bytes>>,
+    /// Unix milliseconds, unless somebody hurries it.
+    pub(super) not_before: i64,
+    pub(super) hurry: Arc<Notify>,
+}
+
+/// What became of it.
+pub(super) struct Sent {
+    pub(super) sink: usize,
+    /// What was sent: maybe only the beginning of what was to be sent.
+    pub(super) parcel: Parcel,
+    pub(super) result: Result<(), SinkError>,
+}
+
+// === impl Job ===
+
+impl Job {
+    pub(super) async fn run(mut self) -> Sent {
+        let clock = self.namespace.clock();
+        tokio::select! {
+            biased;
+            () = clock.sleep_until(self.not_before) => {}
+            () = self.hurry.notified() => {}
+        }
+        let result = AssertUnwindSafe(self.deliver()).catch_unwind().await;
+        let result = result.unwrap_or_else(|_| Err(SinkError::Unavailable("it panicked".to_owned())));
+        Sent { sink: self.sink, parcel: self.parcel, result }
+    }
+
+    async fn deliver(&mut self) -> Result<(), SinkError> {
+        let content = match &mut self.parcel {
+            Parcel::Lifecycle(lifecycle) => Content::Lifecycle(lifecycle.clone()),
+            Parcel::Events { epoch, first, last } => {
+                let most = (*last).min(first.saturating_add(MOST_EVENTS - 1));
+                let events = match self.held.take() {
+                    Some(held) => bounded(held, MOST_EVENTS as usize),
+                    None => read(&self.namespace, &self.key, *epoch, *first, most).await?,
+                };
+                *last = *first + events.len() as i64 - 1;
+                Content::Events(events)
+            }
+        };
+        self.to.publish(Delivery { key: self.key.clone(), content }).await
+    }
+}
+
+/// The first events, as many as one delivery may have.
+fn bounded(mut events: Vec<Bytes>, most: usize) -> Vec<Bytes> {
+    events.truncate(most);
+    let mut bytes = 0;
+    let fits = events.iter().take_while(|event| {
+        bytes += event.len();
+        bytes <= MOST_BYTES
+    });
+    let fits = fits.count().max(1);
+    events.truncate(fits);
+    events
+}
+
+async fn read(
+    namespace: &NamespaceEngine,
+    key: &MachineKey,
+    epoch: Epoch,
+    first: i64,
+    last: i64,
+) -> Result<Vec<Bytes>, SinkError> {
+    let mut events: Vec<Bytes> = Vec::new();
+    let mut from = first;
+    while from <= last && events.iter().map(Bytes::len).sum::<usize>() < MOST_BYTES {
+        let to = last.min(from + PAGE - 1);
+        let page = namespace.shared.storage.events(key, epoch, from, to).await;
+        events.extend(page.map_err(|error| {
+            let text = format!("the events can't be read: {error}");
+            match error {
+                StorageError::Unavailable(_) => SinkError::Unavailable(text),
+                StorageError::Corrupt(_) => SinkError::Misconfigured(text),
+            }
+        })?);
+        from = to + 1;
+    }
+    Ok(bounded(events, usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_is_bounded_by_count_and_bytes_and_never_empty() {
+        let event = |size| Bytes::from(vec![0; size]);
+        assert_eq!(bounded(vec![event(1); 9], 4).len(), 4);
+        assert_eq!(bounded(vec![event(MOST_BYTES / 2); 9], 500).len(), 2);
+        assert_eq!(bounded(vec![event(MOST_BYTES + 1); 9], 500).len(), 1);
+    }
+}

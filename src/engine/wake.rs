@@ -1,0 +1,245 @@
+//! What a worker does when its machine is woken: timers, notifications, and everything that the record still owes.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::NamespaceOptions;
+use super::error::EngineError;
+use super::namespace::Ticket;
+use super::worker::Worker;
+use crate::machine::{
+    Dispatch, Impact, NotificationId, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
+};
+
+/// Milliseconds that a processor has for a notification.
+const NOTIFICATION_PROCESSING_MS: i64 = 5_000;
+
+/// Milliseconds that the store has for steps that no processor is asked about.
+const HOUSEKEEPING_MS: i64 = 60_000;
+
+/// Notifications looked at together.
+const NOTIFICATION_PAGE: usize = 16;
+
+/// What a wake-up came to.
+enum Woken {
+    Done,
+    /// There may be more to do at once.
+    Again,
+    /// A bound of ours or the store stood in the way.
+    Postponed,
+}
+
+// === impl Worker: waking ===
+
+impl Worker {
+    pub(super) async fn wake_up(&mut self, ticket: Ticket) {
+        // The schedule has taken the due out.
+        self.scheduled = None;
+        self.namespace.metrics.task_started.inc();
+        let woken = AssertUnwindSafe(self.wake(ticket.told)).catch_unwind().await;
+        let woken = woken.unwrap_or_else(|_| {
+            self.panicked();
+            Woken::Postponed
+        });
+        self.namespace.metrics.task_finished.inc();
+        self.ship();
+        // INVARIANT: the ticket goes before the schedule is told: while it is out, the machine is not woken again.
+        match woken {
+            Woken::Done => {
+                ticket.worked_off();
+                self.reschedule();
+            }
+            Woken::Again => {
+                ticket.worked_off();
+                self.reschedule();
+                self.namespace.schedule.wake_at(&self.key.id, self.shared().clock.now());
+            }
+            Woken::Postponed => {
+                drop(ticket);
+                // What is due already waits with the wake-up that was put off; the rest does not.
+                let now = self.shared().clock.now();
+                let later = |record: &Record| self.wishes(record).map(|(due, _)| due).filter(|due| *due > now).min();
+                let due = self.record().as_deref().and_then(later);
+                self.tell(due);
+            }
+        }
+    }
+
+    /// What the record wants to be woken for, without what the namespace has disabled.
+    pub(super) fn wishes(&self, record: &Record) -> impl Iterator<Item = (i64, Wake)> {
+        let NamespaceOptions { timers, notifications, .. } = &self.namespace.options;
+        let (timers, notifications) = (timers.is_some(), notifications.is_some());
+        // While deliveries are under way, their ends say what comes next; but what they brought wants to be noted.
+        let outbox = self.outbox.is_idle() || self.outbox.is_unnoted();
+        wishes(record).filter(move |(_, wake)| match wake {
+            Wake::Outbox => outbox,
+            Wake::Timeout => timers,
+            Wake::Notifications => notifications,
+            Wake::Pay | Wake::Forget => true,
+        })
+    }
+
+    /// Does one thing that is due, what has been due for longest. Who was told of more than the record's due looks for
+    /// notifications too.
+    async fn wake(&mut self, told: bool) -> Woken {
+        let record = match self.load().await {
+            Ok(Some(record)) => record,
+            // Entries of a machine that is gone altogether.
+            Ok(None) => return self.deliver(None).await,
+            Err(error) => return self.postponed(&error),
+        };
+        let now = self.shared().clock.now();
+        let due = self.wishes(&record).filter(|(due, _)| *due <= now).min_by_key(|(due, _)| *due);
+        let woken = match due {
+            Some((_, Wake::Pay)) => match self.pay(&record).await {
+                Woken::Postponed => {
+                    // A machine started over its tombstone does not wait for what that one owes.
+                    let rest = Record { debts: Vec::new(), ..Record::clone(&record) };
+                    let due = self.wishes(&rest).filter(|(due, _)| *due <= now).min_by_key(|(due, _)| *due);
+                    if let Some((_, Wake::Timeout)) = due {
+                        self.time_out(&record).await;
+                    } else if record.exists() {
+                        self.deliver(Some(record)).await;
+                    }
+                    return Woken::Postponed;
+                }
+                woken => woken,
+            },
+            Some((_, Wake::Forget)) => {
+                self.conclude(&record, Impact::Forget, RequestContext::default(), HOUSEKEEPING_MS).await
+            }
+            Some((_, Wake::Outbox)) => {
+                self.ship();
+                match self.outbox.is_idle() || self.outbox.is_unnoted() {
+                    // Noted; or nothing can be sent at all, since the sinks are configured no more.
+                    true => {
+                        self.conclude(&record, Impact::Acknowledged, RequestContext::default(), HOUSEKEEPING_MS).await
+                    }
+                    false => Woken::Done,
+                }
+            }
+            Some((_, Wake::Timeout)) => self.time_out(&record).await,
+            Some((_, Wake::Notifications)) | None => return self.deliver(Some(record)).await,
+        };
+        if told && matches!(woken, Woken::Done) { Woken::Again } else { woken }
+    }
+
+    async fn pay(&mut self, record: &Arc<Record>) -> Woken {
+        let mut epochs = Vec::new();
+        for debt in record.payable() {
+            epochs.push(debt.epoch);
+            let paid = self.shared().storage.delete_epoch(&self.key, debt.epoch, debt.last_event).await;
+            if let Err(error) = paid {
+                return self.postponed(&error.into());
+            }
+        }
+        self.conclude(record, Impact::Paid { epochs }, RequestContext::default(), HOUSEKEEPING_MS).await
+    }
+
+    async fn time_out(&mut self, record: &Arc<Record>) -> Woken {
+        if self.namespace.is_behind() {
+            return Woken::Postponed;
+        }
+        let context = record.timer.as_ref().map(|timer| timer.context.clone()).unwrap_or_default();
+        self.conclude(record, Impact::Timeout, context, self.namespace.options.timer_processing_ms).await
+    }
+
+    /// Delivers the oldest notification that waits.
+    async fn deliver(&mut self, record: Option<Arc<Record>>) -> Woken {
+        if self.namespace.options.notifications.is_none() {
+            return Woken::Done;
+        }
+        let waiting = match self.shared().storage.notifications(&self.key, NOTIFICATION_PAGE).await {
+            Ok(waiting) => waiting,
+            Err(error) => return self.postponed(&error.into()),
+        };
+        let held_back = record.as_ref().and_then(|record| record.notifications_due);
+        let ids: Vec<_> = waiting.iter().map(|it| it.id).collect();
+        if held_back.is_some_and(|due| due > self.shared().clock.now()) {
+            // One failed a moment ago and holds back the rest, those that came after it too.
+            return self.settle(&[], &ids).await;
+        }
+        let more = if waiting.len() > 1 { Woken::Again } else { Woken::Done };
+        let Some(first) = waiting.into_iter().next() else {
+            return match record {
+                Some(record) if held_back.is_some() && matches!(record.status, Status::Working(_)) => {
+                    self.conclude(&record, Impact::Drained, RequestContext::default(), HOUSEKEEPING_MS).await
+                }
+                _ => Woken::Done,
+            };
+        };
+        let (id, context, impact) = (first.id, first.context.clone(), Impact::Notification(first));
+        match (dispatch(record.as_deref(), &impact, self.shared().clock.now()), record) {
+            (Dispatch::Park, _) => {
+                self.namespace.metrics.notification_error.inc();
+                self.settle(&[], &ids).await
+            }
+            (Dispatch::Ask, Some(_)) if self.namespace.is_behind() => Woken::Postponed,
+            (Dispatch::Ask, Some(record)) => {
+                let request = self.request(context, NOTIFICATION_PROCESSING_MS);
+                let answer = self.once_measured(Some(&record), &impact, &request, &ids).await;
+                match answer {
+                    Ok(Some(_)) => {
+                        self.namespace.metrics.notification_success.inc();
+                        more
+                    }
+                    answer => {
+                        self.namespace.metrics.notification_error.inc();
+                        self.concluded(&record, answer)
+                    }
+                }
+            }
+            (_, _) => match self.settle(&[id], &[]).await {
+                Woken::Done => more,
+                woken => woken,
+            },
+        }
+    }
+
+    /// Entries that go, and entries for which the record's due stands from now on.
+    async fn settle(&self, delete: &[NotificationId], park: &[NotificationId]) -> Woken {
+        if delete.is_empty() && park.is_empty() {
+            return Woken::Done;
+        }
+        match self.shared().storage.settle_notifications(&self.key, delete, park).await {
+            Ok(()) => Woken::Done,
+            Err(error) => self.postponed(&error.into()),
+        }
+    }
+
+    /// Takes the step that `record` was woken for.
+    async fn conclude(
+        &mut self,
+        record: &Arc<Record>,
+        impact: Impact,
+        context: RequestContext,
+        milliseconds: i64,
+    ) -> Woken {
+        let request = self.request(context, milliseconds);
+        let answer = self.once_measured(Some(record), &impact, &request, &[]).await;
+        self.concluded(record, answer)
+    }
+
+    fn concluded(&self, record: &Record, answer: Result<Option<Success>, EngineError>) -> Woken {
+        match answer {
+            Ok(Some(_)) => Woken::Done,
+            // What was true of the record that was woken need not be true of the one that stands there now.
+            Ok(None) => {
+                self.conflict();
+                Woken::Again
+            }
+            Err(error) => match self.record() {
+                // The rules have said what comes next, and it is committed.
+                Some(now) if now.commit != record.commit => Woken::Done,
+                _ => self.postponed(&error),
+            },
+        }
+    }
+
+    fn postponed(&self, error: &EngineError) -> Woken {
+        tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, %error, "a wake-up is put off");
+        Woken::Postponed
+    }
+}

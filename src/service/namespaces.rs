@@ -1,0 +1,110 @@
+//! A namespace's settings as the engine and the API take them: whom it calls, and where its events go.
+
+use std::sync::Arc;
+
+use http::Uri;
+
+use super::{StartError, milliseconds};
+use crate::api::NamespaceInterface;
+use crate::clock::{Clock, Snowflakes};
+use crate::config::{EventSinkKind, NamespaceSettings, ProcessorSettings, Settings, StepProcessors};
+use crate::engine::{ModernizerOptions, NamespaceOptions, SchedulerOptions};
+use crate::machine::{Limits, Policy};
+use crate::processor::{ByStep, Processor, WoodyModernizer, WoodyProcessor};
+use crate::wire;
+use crate::woody::{Client, ClientSettings};
+
+/// The namespace as the engine runs it.
+pub(super) fn options(
+    namespace: &NamespaceSettings,
+    settings: &Settings,
+    limits: wire::Limits,
+    clock: &Clock,
+    snowflakes: &Arc<Snowflakes>,
+) -> Result<NamespaceOptions, StartError> {
+    let woody_client = |of: &str, processor: &ProcessorSettings| {
+        let url: Uri = processor.url.parse().map_err(|error| StartError::ProcessorUrl {
+            namespace: namespace.name.clone(),
+            key: of.to_owned(),
+            reason: format!("{error}"),
+        })?;
+        let client = ClientSettings {
+            pool_size: processor.pool_size,
+            keep_alive: processor.keep_alive,
+            max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
+            ..ClientSettings::default()
+        };
+        Ok::<_, StartError>((Client::new(client, clock.clone(), snowflakes.clone()), url))
+    };
+    let processor = |of: &str, processor: &ProcessorSettings| {
+        let (client, url) = woody_client(of, processor)?;
+        Ok::<_, StartError>(Arc::new(WoodyProcessor::new(client, url, namespace.protocol, limits)) as Arc<dyn Processor>)
+    };
+    let own = |step: &str, settings: &Option<ProcessorSettings>| {
+        settings.as_ref().map(|it| processor(&format!("processors.{step}.url"), it)).transpose()
+    };
+    let steps = &namespace.processors;
+    let all = processor("processor.url", &namespace.processor)?;
+    let processor: Arc<dyn Processor> = match *steps == StepProcessors::default() {
+        true => all,
+        false => Arc::new(ByStep {
+            all,
+            init: own("init", &steps.init)?,
+            call: own("call", &steps.call)?,
+            repair: own("repair", &steps.repair)?,
+            timeout: own("timeout", &steps.timeout)?,
+            notification: own("notification", &steps.notification)?,
+        }),
+    };
+    let modernizer = match &namespace.modernizer {
+        None => None,
+        Some(modernizer) => {
+            let (client, url) = woody_client("modernizer.handler.url", &modernizer.handler)?;
+            Some(ModernizerOptions {
+                modernizer: Arc::new(WoodyModernizer::new(client, url, limits)),
+                current_format_version: modernizer.current_format_version,
+            })
+        }
+    };
+    Ok(NamespaceOptions {
+        name: namespace.name.clone(),
+        processor,
+        policy: Policy {
+            timer_retries: namespace.retries.timers.clone(),
+            notification_retry_ms: namespace.notification.as_ref().map_or(0, |it| milliseconds(it.reschedule_time)),
+            limits: Limits { step_size: usize::try_from(settings.limits.step_size).unwrap_or(usize::MAX) },
+            subscriptions: Vec::new(),
+            outbox_clear_ms: milliseconds(namespace.outbox.clear_interval),
+        },
+        storage_retries: namespace.retries.storage.clone(),
+        timer_processing_ms: milliseconds(namespace.timer_processing_timeout),
+        unload_ms: milliseconds(namespace.unload_timeout),
+        timers: namespace
+            .timers
+            .as_ref()
+            .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
+        notifications: namespace
+            .notification
+            .as_ref()
+            .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
+        sinks: Vec::new(),
+        ledgers: ledgers(namespace).collect(),
+        most_unsent: i64::try_from(namespace.outbox.max_pending).unwrap_or(i64::MAX),
+        modernizer,
+    })
+}
+
+/// The namespace as its callers meet it.
+pub(super) fn interface(namespace: &NamespaceSettings) -> NamespaceInterface {
+    NamespaceInterface {
+        default_processing_ms: milliseconds(namespace.default_processing_timeout),
+        protocol: namespace.protocol,
+    }
+}
+
+/// The ledgers that a namespace's events are entered in, as part of their commits.
+pub(super) fn ledgers(namespace: &NamespaceSettings) -> impl Iterator<Item = String> {
+    namespace.event_sinks.iter().map(|sink| match &sink.kind {
+        EventSinkKind::Ledger { machine_id } => machine_id.clone(),
+    })
+}
