@@ -5,6 +5,7 @@ mod faults;
 mod layout;
 mod proxy;
 mod schema;
+mod service;
 #[path = "../services/mod.rs"]
 mod services;
 

@@ -15,6 +15,9 @@ mod removal;
 mod replies;
 mod retries;
 mod scripted;
+#[cfg(feature = "dynamodb")]
+#[path = "../services/mod.rs"]
+mod services;
 mod sinks;
 mod steps;
 mod stop;
@@ -34,6 +37,12 @@ macro_rules! on_every_storage {
             #[tokio::test]
             async fn embedded() {
                 crate::world::guarded(super::$promise(crate::world::embedded())).await;
+            }
+
+            #[cfg(feature = "dynamodb")]
+            #[tokio::test]
+            async fn dynamodb() {
+                crate::world::guarded(super::$promise(crate::world::dynamodb().await)).await;
             }
         }
     )*};
