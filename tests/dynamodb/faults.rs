@@ -124,21 +124,43 @@ async fn a_lost_claim_and_a_lost_forgetting_are_recognised() {
     let (proxy, store, direct) = two_ways().await;
     let mut sample = Sample::new("one");
     sample.commit_step(&*store, &[], None).await;
-    let outcome = loop {
-        // A claim reads first: what is lost may be an answer to that, which is asked for again.
-        let mut ahead = sample.clone();
-        let commit = claim(&mut ahead, b"tag");
-        proxy.lose_next_answer();
-        let outcome = store.commit(commit.clone()).await;
-        sample = ahead;
-        committed(&*store, commit).await;
-        break outcome;
-    };
+    // A claim reads first: what is lost may be an answer to that, which is asked for again.
+    let claiming = claim(&mut sample, b"tag");
+    proxy.lose_next_answer();
+    let outcome = store.commit(claiming.clone()).await;
     assert!(matches!(outcome, Outcome::Unknown(_) | Outcome::Committed), "{outcome:?}");
+    committed(&*store, claiming).await;
     assert_eq!(holder(&*direct, &sample, b"tag").await, Some(sample.key.id.clone()));
     let forgetting = sample.forgetting();
     proxy.lose_next_answer();
     assert_unknown(&store.commit(forgetting.clone()).await);
     assert_eq!(direct.read(&sample.key, None).await, Ok(None));
     committed(&*store, forgetting).await;
+}
+
+#[tokio::test]
+async fn a_throttled_commit_is_refused_unless_an_earlier_put_may_be_under_way() {
+    let (proxy, store, direct) = two_ways().await;
+    let mut sample = Sample::new("one");
+    sample.commit_step(&*store, &events(1..=1), None).await;
+    let before = sample.clone();
+    let commit = sample.step(&events(2..=2), None);
+    proxy.throttle_next();
+    let outcome = store.commit(commit.clone()).await;
+    assert!(
+        matches!(&outcome, Outcome::Refused(StorageError::Unavailable(why)) if why.contains("Throttling")),
+        "{outcome:?}"
+    );
+    before.assert_stands(&*direct, &events(1..=1)).await;
+    before.clone().seeded(3).commit_step(&*direct, &events(2..=2), None).await;
+    assert_eq!(store.commit(commit).await, Outcome::Conflict);
+
+    let mut other = Sample::new("two");
+    let lost = other.step(&events(1..=1), None);
+    proxy.fail_next();
+    assert_unknown(&store.commit(lost.clone()).await);
+    proxy.throttle_next();
+    assert_unknown(&store.commit(lost.clone()).await);
+    committed(&*store, lost).await;
+    other.assert_stands(&*direct, &events(1..=1)).await;
 }

@@ -18,6 +18,8 @@ pub struct Proxy {
 const PASS: u8 = 0;
 const LOSE_ANSWER: u8 = 1;
 const LOSE_REQUEST: u8 = 2;
+const THROTTLE: u8 = 3;
+const FAIL: u8 = 4;
 
 // === impl Proxy ===
 
@@ -47,6 +49,16 @@ impl Proxy {
         self.mode.store(LOSE_REQUEST, Ordering::SeqCst);
     }
 
+    /// The next request is answered as a throttled table does, and goes nowhere.
+    pub fn throttle_next(&self) {
+        self.mode.store(THROTTLE, Ordering::SeqCst);
+    }
+
+    /// The next request is answered as a table does that fails in the middle, and goes nowhere.
+    pub fn fail_next(&self) {
+        self.mode.store(FAIL, Ordering::SeqCst);
+    }
+
     /// Nothing listens any more.
     pub fn go_down(&self) {
         self.down.cancel();
@@ -60,6 +72,14 @@ async fn pass(mut client: TcpStream, service: SocketAddr, mode: Arc<AtomicU8>) {
     loop {
         tokio::select! {
             read = client.read(&mut asked) => match read {
+                Ok(length) if length > 0 && take(THROTTLE) => {
+                    let _ = client.write_all(answer("400 Bad Request", "ThrottlingException").as_bytes()).await;
+                    return;
+                }
+                Ok(length) if length > 0 && take(FAIL) => {
+                    let _ = client.write_all(answer("500 Internal Server Error", "InternalServerError").as_bytes()).await;
+                    return;
+                }
                 Ok(length) if length > 0 && !take(LOSE_REQUEST) => {
                     if server.write_all(&asked[..length]).await.is_err() { return }
                 }
@@ -73,4 +93,10 @@ async fn pass(mut client: TcpStream, service: SocketAddr, mode: Arc<AtomicU8>) {
             },
         }
     }
+}
+
+fn answer(status: &str, kind: &str) -> String {
+    let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{kind}","message":"not now"}}"#);
+    let head = "content-type: application/x-amz-json-1.0\r\nconnection: close";
+    format!("HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }

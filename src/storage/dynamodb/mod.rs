@@ -73,10 +73,15 @@ impl Dynamodb {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check(&self, ns: &Namespace) -> Result<(), StorageError> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(StorageError::Unavailable("the store is closed".to_owned()));
+    fn check_open(&self) -> Result<(), StorageError> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(StorageError::Unavailable("the store is closed".to_owned())),
+            false => Ok(()),
         }
+    }
+
+    fn check(&self, ns: &Namespace) -> Result<(), StorageError> {
+        self.check_open()?;
         match ns.as_str().len() {
             0..=LONGEST_NAMESPACE => Ok(()),
             length => Err(StorageError::Unavailable(format!(
@@ -160,7 +165,7 @@ impl Storage for Dynamodb {
     }
 
     async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
-        self.check(&Namespace::new(""))?;
+        self.check_open()?;
         self.all_dues(until, after, limit).await
     }
 
