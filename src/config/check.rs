@@ -86,7 +86,11 @@ impl Checked {
         let names = keys::names_below(parent).unwrap_or_default();
         let nearest = names
             .iter()
-            .map(|known| (strsim::jaro_winkler(known, name), known))
+            // One slip of the finger makes short names look less alike than they are.
+            .map(|known| match strsim::damerau_levenshtein(known, name) {
+                1 => (1.0, known),
+                _ => (strsim::jaro_winkler(known, name), known),
+            })
             .filter(|(likeness, _)| *likeness >= LIKE_ENOUGH)
             .max_by(|(a, _), (b, _)| a.total_cmp(b));
         let instead = match nearest {

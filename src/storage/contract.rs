@@ -2,7 +2,7 @@
 //!
 //! A backend of one's own is proven in its tests by
 //!
-//! ```ignore
+//! ```text
 //! machinegun::storage_contract!(my_store, || MySubject::new());
 //! machinegun::durable_storage_contract!(my_store_reopened, || MySubject::new());
 //! ```

@@ -97,6 +97,10 @@ fn an_unknown_key_is_an_error_with_the_nearest_right_name() {
             "line 3: woody_server.shutdown-timeout is no key that exists; write `shutdown_timeout`, or leave it out",
         ),
         (
+            "woody_server: {prot: 8022}",
+            "line 3: woody_server.prot is no key that exists; write `port`, or leave it out",
+        ),
+        (
             "zzz: 1",
             "line 3: zzz is no key that exists; leave it out, or begin its name with `x-` if it is a note of your own",
         ),

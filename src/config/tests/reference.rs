@@ -167,7 +167,7 @@ fn a_description_says_what_became_of_each_key() {
         "port: 8022",
         "idle_timeout: infinity",
         "scheduler_tasks: 7",
-        "#   namespaces.*.retries.storage, continuation\n",
+        "#   namespaces.*.retries.continuation\n",
         "#   line 3: erlang is ignored: only the Erlang node needs it",
         "#   namespaces.ns.processor.url: used",
         "#   limits.scheduler_tasks: not acted on yet",
