@@ -83,8 +83,9 @@ async fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
         tracing::warn!("{notice}");
     }
     let running = service::start(settings).await?;
-    tracing::info!(address = %running.address(), "machinegun is up");
+    // IMPORTANT: before it says that it is up: whoever waits for that may tell it to stop at once.
     service::stop_at_signal(running.stopper())?;
+    tracing::info!(address = %running.address(), "machinegun is up");
     running.wait().await?;
     tracing::info!("machinegun has stopped");
     Ok(())
