@@ -8,6 +8,8 @@ use clap::Subcommand;
 use crate::config::{self, Settings, StorageSettings};
 #[cfg(feature = "dynamodb")]
 use crate::storage::dynamodb::schema;
+#[cfg(not(feature = "dynamodb"))]
+use without as schema;
 
 /// What the command line asks about a table.
 #[derive(Debug, Subcommand)]
@@ -42,7 +44,7 @@ pub async fn create(settings: &Settings) -> Result<String, Box<dyn Error>> {
 
 /// A program without the feature reads no configuration that asks for a table.
 #[cfg(not(feature = "dynamodb"))]
-mod schema {
+mod without {
     use crate::clock::Clock;
     use crate::config::DynamodbSettings;
 
