@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use machinegun::machine::KEPT_COMMITS;
 use machinegun::storage::contract::sample::{Sample, committed, due_times, entry_ids, events, put};
 use machinegun::storage::contract::tags::{claim, holder};
@@ -163,4 +164,22 @@ async fn a_throttled_commit_is_refused_unless_an_earlier_put_may_be_under_way() 
     assert_unknown(&store.commit(lost.clone()).await);
     committed(&*store, lost).await;
     other.assert_stands(&*direct, &events(1..=1)).await;
+}
+
+#[tokio::test]
+async fn a_hot_commit_is_one_request_and_a_spill_one_more() {
+    let (proxy, store, _) = two_ways().await;
+    let mut sample = Sample::new("one");
+    let event = |id: i64| Bytes::from(format!("{id} {}", "e".repeat(300)));
+    let before = proxy.requests();
+    for id in 1..=5 {
+        sample.commit_step(&*store, &[event(id)], Some(id)).await;
+    }
+    assert_eq!(proxy.requests() - before, 5);
+    for id in 6..=100 {
+        sample.commit_step(&*store, &[event(id)], None).await;
+    }
+    let requests = proxy.requests() - before;
+    assert!((105..=120).contains(&requests), "{requests} requests for 100 commits");
+    sample.assert_stands(&*store, &(1..=100).map(event).collect::<Vec<_>>()).await;
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Proxy {
     pub endpoint: String,
     mode: Arc<AtomicU8>,
+    requests: Arc<AtomicU64>,
     down: CancellationToken,
 }
 
@@ -30,13 +31,19 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
         let (mode, down) = (Arc::new(AtomicU8::new(PASS)), CancellationToken::new());
-        let (of_connections, until) = (mode.clone(), down.clone());
+        let requests = Arc::new(AtomicU64::new(0));
+        let (of_connections, counted, until) = (mode.clone(), requests.clone(), down.clone());
         tokio::spawn(until.run_until_cancelled_owned(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, service, of_connections.clone()));
+                tokio::spawn(pass(client, service, of_connections.clone(), counted.clone()));
             }
         }));
-        Self { endpoint, mode, down }
+        Self { endpoint, mode, requests, down }
+    }
+
+    /// So many requests came so far.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
     }
 
     /// The next answer is cut off: its request was passed on, and worked off.
@@ -65,13 +72,15 @@ impl Proxy {
     }
 }
 
-async fn pass(mut client: TcpStream, service: SocketAddr, mode: Arc<AtomicU8>) {
+async fn pass(mut client: TcpStream, service: SocketAddr, mode: Arc<AtomicU8>, requests: Arc<AtomicU64>) {
     let Ok(mut server) = TcpStream::connect(service).await else { return };
     let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let take = |wanted| mode.compare_exchange(wanted, PASS, Ordering::SeqCst, Ordering::SeqCst).is_ok();
     loop {
         tokio::select! {
-            read = client.read(&mut asked) => match read {
+            read = client.read(&mut asked) => match read.inspect(|length| {
+                requests.fetch_add(u64::from(asked[..*length].starts_with(b"POST ")), Ordering::SeqCst);
+            }) {
                 Ok(length) if length > 0 && take(THROTTLE) => {
                     let _ = client.write_all(answer("400 Bad Request", "ThrottlingException").as_bytes()).await;
                     return;
