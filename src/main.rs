@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use machinegun::demo::{self, DemoOptions};
 use machinegun::ops::ledger::{self, LedgerCommand};
+use machinegun::ops::schema::{self, SchemaCommand};
 use machinegun::{config, service};
-use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,6 +38,9 @@ enum Command {
     /// Look at a ledger while no service runs on its store
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Look at the table of `storage.type: dynamodb`, or make it
+    #[command(subcommand)]
+    Schema(SchemaCommand),
 }
 
 #[derive(Args)]
@@ -60,8 +63,9 @@ async fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Serve(file) => serve(&file.config).await,
         Command::CheckConfig(file) => check_config(&file.config),
-        Command::Demo(options) => show(options).await,
+        Command::Demo(options) => demo::show(options).await,
         Command::Ledger(command) => ledger::run(command).await,
+        Command::Schema(command) => schema::run(command).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,8 +83,9 @@ async fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
         tracing::warn!("{notice}");
     }
     let running = service::start(settings).await?;
-    tracing::info!(address = %running.address(), "machinegun is up");
+    // IMPORTANT: before it says that it is up: whoever waits for that may tell it to stop at once.
     service::stop_at_signal(running.stopper())?;
+    tracing::info!(address = %running.address(), "machinegun is up");
     running.wait().await?;
     tracing::info!("machinegun has stopped");
     Ok(())
@@ -90,10 +95,4 @@ fn check_config(path: &Path) -> Result<(), Box<dyn Error>> {
     let (settings, report) = config::load(path)?;
     print!("{}", config::describe(&settings, &report));
     Ok(())
-}
-
-async fn show(options: DemoOptions) -> Result<(), Box<dyn Error>> {
-    let stop = CancellationToken::new();
-    service::stop_at_signal(stop.clone())?;
-    Ok(demo::run(options, stop).await?)
 }

@@ -30,7 +30,7 @@ fn help_names_every_command_and_the_first_steps() {
     let output = run(&["--help"]);
     let help = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0));
-    for word in ["serve", "check-config", "demo", "--version", "First steps"] {
+    for word in ["serve", "check-config", "demo", "ledger", "schema", "--version", "First steps"] {
         assert!(help.contains(word), "{word}: {help}");
     }
     assert_eq!(text(&run(&["--version"]).stdout), concat!("machinegun ", env!("CARGO_PKG_VERSION"), "\n"));

@@ -43,7 +43,7 @@ pub use settings::{
     LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
 pub use sinks::{Ack, EventSinkKind, EventSinkSettings, OutboxSettings};
-pub use storage::{EmbeddedSettings, StorageSettings};
+pub use storage::{DynamodbSettings, EmbeddedSettings, StorageSettings};
 
 /// Reads a file, with the variables of the process's environment.
 pub fn load(path: &Path) -> Result<(Settings, Report), ConfigErrors> {

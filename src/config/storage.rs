@@ -1,11 +1,12 @@
 //! Where machines are kept.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::reader::Section;
-use super::size;
+use super::{duration, size};
 
 /// `storage`
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -13,6 +14,8 @@ use super::size;
 pub enum StorageSettings {
     /// `type: embedded`: in a directory of this host, by this process.
     Embedded(EmbeddedSettings),
+    /// `type: dynamodb`: in a table of DynamoDB or of what speaks its API, for one instance at a time.
+    Dynamodb(DynamodbSettings),
     /// `type: memory`: gone when the process ends. For tests and benches.
     Memory,
 }
@@ -28,7 +31,30 @@ pub struct EmbeddedSettings {
     pub free_space_reserve: u64,
 }
 
+/// `storage` with `type: dynamodb`
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DynamodbSettings {
+    /// `table`: its name, made by `machinegun schema create`. No default.
+    pub table: String,
+    /// `region`: where the table is. Any name will do for a service of one's own. No default.
+    pub region: String,
+    /// `endpoint_url`: where the API answers. Default None: the region's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint_url: Option<String>,
+    /// `create_table`: makes a missing table at start, for development. Default false.
+    pub create_table: bool,
+    /// `shards`: over how many partitions of its indexes the machines are spread, 1 to 4096. The table keeps the number
+    /// that it was made with, and is refused with another. Default 256.
+    pub shards: u16,
+    /// `request_timeout`: of one request to the table, not zero. Default 5s.
+    #[serde(serialize_with = "duration::text")]
+    pub request_timeout: Duration,
+}
+
 const EMBEDDED: &str = "write `storage: {type: embedded, path: /var/lib/machinegun}`";
+const DYNAMODB: &str = "write `storage: {type: dynamodb, table: machinegun, region: eu-central-1}`";
+const OF_EMBEDDED: [&str; 2] = ["path", "free_space_reserve"];
+const OF_DYNAMODB: [&str; 6] = ["table", "region", "endpoint_url", "create_table", "shards", "request_timeout"];
 const DEFAULT_RESERVE: u64 = 512 << 20;
 
 // === impl StorageSettings ===
@@ -43,6 +69,7 @@ impl StorageSettings {
     pub fn commit_holds_ledger(&self) -> bool {
         match self {
             StorageSettings::Embedded(_) | StorageSettings::Memory => true,
+            StorageSettings::Dynamodb(_) => false,
         }
     }
 }
@@ -52,6 +79,14 @@ pub(super) fn read(section: &Section<'_>) -> StorageSettings {
     // INVARIANT: whatever is returned after an error has been noted is thrown away with the other settings.
     let path = section.text("path");
     let free_space_reserve = section.size("free_space_reserve", DEFAULT_RESERVE, 0..=1 << 50);
+    let dynamodb = DynamodbSettings {
+        table: section.text("table").unwrap_or_default(),
+        region: section.text("region").unwrap_or_default(),
+        endpoint_url: section.text("endpoint_url"),
+        create_table: section.flag("create_table", false),
+        shards: section.number("shards", 256, 1..=4096),
+        request_timeout: section.pause("request_timeout", Duration::from_secs(5)),
+    };
     let Some(item) = section.item("type") else {
         return StorageSettings::Memory;
     };
@@ -63,17 +98,15 @@ pub(super) fn read(section: &Section<'_>) -> StorageSettings {
             } else if path.as_deref() == Some("") {
                 section.wrong_key("path", "is empty", EMBEDDED);
             }
+            without_effect(section, &OF_DYNAMODB, "only `type: dynamodb` has it");
             StorageSettings::Embedded(EmbeddedSettings {
                 path: PathBuf::from(path.unwrap_or_default()),
                 free_space_reserve,
             })
         }
         Some("memory") => {
-            for key in ["path", "free_space_reserve"] {
-                if section.has(key) {
-                    section.notice_key(key, "has no effect: `type: memory` keeps nothing on a disk");
-                }
-            }
+            without_effect(section, &OF_EMBEDDED, "`type: memory` keeps nothing on a disk");
+            without_effect(section, &OF_DYNAMODB, "only `type: dynamodb` has it");
             StorageSettings::Memory
         }
         Some("riak") => {
@@ -81,14 +114,39 @@ pub(super) fn read(section: &Section<'_>) -> StorageSettings {
             item.wrong(wrong, &format!("{EMBEDDED}, and move the machines there"));
             StorageSettings::Memory
         }
-        Some("dynamodb") => {
-            let wrong = "is `dynamodb`, which is not built yet";
-            item.wrong(wrong, EMBEDDED);
+        Some("dynamodb") if !cfg!(feature = "dynamodb") => {
+            item.wrong("is `dynamodb`, which this program was built without", "build it with the feature `dynamodb`");
             StorageSettings::Memory
         }
+        Some("dynamodb") => {
+            for key in ["table", "region"] {
+                match section.has(key) {
+                    true if section.text(key).as_deref() == Some("") => section.wrong_key(key, "is empty", DYNAMODB),
+                    true => {}
+                    false => section.require(key, DYNAMODB),
+                }
+            }
+            if dynamodb.endpoint_url.as_ref().is_some_and(|url| !is_url(url)) {
+                section.wrong_key("endpoint_url", "is no URL", "write it like `http://127.0.0.1:8000`");
+            }
+            without_effect(section, &OF_EMBEDDED, "only `type: embedded` has it");
+            section.notice_key("type", "is for one instance only in this release: start exactly one on a table");
+            StorageSettings::Dynamodb(dynamodb)
+        }
         Some(_) => {
-            item.refuse::<()>("write `embedded`, or `memory` for tests");
+            item.refuse::<()>("write `embedded`, `dynamodb`, or `memory` for tests");
             StorageSettings::Memory
         }
     }
+}
+
+fn without_effect(section: &Section<'_>, keys: &[&str], why: &str) {
+    for key in keys.iter().filter(|key| section.has(key)) {
+        section.notice_key(key, format!("has no effect: {why}"));
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    let url = text.parse::<http::Uri>();
+    url.is_ok_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some())
 }

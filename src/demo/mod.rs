@@ -76,6 +76,13 @@ struct Processor {
     done: JoinHandle<()>,
 }
 
+/// What the command line asks for: [`run`] until SIGTERM or SIGINT.
+pub async fn show(options: DemoOptions) -> Result<(), Box<dyn std::error::Error>> {
+    let stop = CancellationToken::new();
+    service::stop_at_signal(stop.clone())?;
+    Ok(run(options, stop).await?)
+}
+
 /// Tells the story, then stays up until `stop`, unless it is to end after the story.
 pub async fn run(options: DemoOptions, stop: CancellationToken) -> Result<(), DemoError> {
     let clock = Clock::system();

@@ -15,9 +15,7 @@ use crate::storage::{Storage, StorageError};
 /// Why a ledger was not looked at, or what is wrong with it. One line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    #[error(
-        "storage is `memory`, which keeps no ledger when the service ends: only `type: embedded` has one to look at"
-    )]
+    #[error("the storage keeps no ledger when the service ends: only `type: embedded` has one to look at")]
     Memory,
     #[error("{0}; a ledger is looked at while no service runs on it: stop the service, ask again, start it")]
     Running(OpenError),
@@ -173,6 +171,6 @@ mod tests {
     #[tokio::test]
     async fn a_store_in_memory_has_no_ledger_to_look_at() {
         let line = head(&settings(StorageSettings::Memory), "all").await.unwrap_err().to_string();
-        assert!(line.starts_with("storage is `memory`"), "{line}");
+        assert!(line.starts_with("the storage keeps no ledger"), "{line}");
     }
 }

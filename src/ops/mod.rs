@@ -1,7 +1,8 @@
 //! What operators and probes ask over HTTP: health and metrics. Not woody: no headers are asked for.
-//! And, on the command line, of a ledger.
+//! And, on the command line, of a ledger and of a table.
 
 pub mod ledger;
+pub mod schema;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};
-use crate::config::{Settings, StorageSettings};
+use crate::config::{DynamodbSettings, Settings, StorageSettings};
 use crate::engine::{Engine, EngineOptions};
 use crate::ops::{self, Readiness};
+#[cfg(feature = "dynamodb")]
+use crate::storage::dynamodb::{self, Dynamodb};
 use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError, WriterStats};
 use crate::storage::memory::Memory;
 use crate::storage::{Storage, StorageError};
@@ -34,6 +36,8 @@ pub enum StartError {
     Listen(std::io::Error),
     #[error(transparent)]
     Storage(#[from] OpenError),
+    #[error("storage: {0}")]
+    Table(String),
     #[error("namespaces.{namespace}.{key}: {reason}")]
     ProcessorUrl { namespace: String, key: String, reason: String },
     #[error("{0}")]
@@ -158,6 +162,7 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
 
 async fn open_storage(settings: &StorageSettings, metrics: &Metrics) -> Result<Arc<dyn Storage>, StartError> {
     match settings {
+        StorageSettings::Dynamodb(dynamodb) => open_table(dynamodb).await,
         StorageSettings::Memory => Ok(Arc::new(Memory::new())),
         StorageSettings::Embedded(embedded) => {
             let options = EmbeddedOptions {
@@ -171,6 +176,21 @@ async fn open_storage(settings: &StorageSettings, metrics: &Metrics) -> Result<A
             Ok(store)
         }
     }
+}
+
+#[cfg(feature = "dynamodb")]
+async fn open_table(settings: &DynamodbSettings) -> Result<Arc<dyn Storage>, StartError> {
+    let refused = |error: dynamodb::SchemaError| StartError::Table(error.to_string());
+    let options = settings.into();
+    if settings.create_table {
+        dynamodb::schema::create(&options, &Clock::system()).await.map_err(refused)?;
+    }
+    Ok(Dynamodb::open(&options).await.map_err(refused)?)
+}
+
+#[cfg(not(feature = "dynamodb"))]
+async fn open_table(_: &DynamodbSettings) -> Result<Arc<dyn Storage>, StartError> {
+    Err(StartError::Table("this program was built without the feature `dynamodb`".to_owned()))
 }
 
 fn watch_writer(metrics: &Metrics, stats: &Arc<WriterStats>) {

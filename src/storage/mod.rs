@@ -11,6 +11,8 @@ use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notifica
 use crate::wire::HistoryRange;
 
 pub mod contract;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 pub mod embedded;
 pub mod ledger;
 pub mod memory;

@@ -10,11 +10,11 @@ use machinegun::storage::ledger;
 use machinegun::wire::{Event, Limits, Reader, Value, Wire};
 
 use crate::faulty::Fault;
-use crate::on_every_storage;
+use crate::on_every_storage_with_ledgers;
 use crate::scripted::{done, reply, text};
 use crate::world::{self, Mg, World, call, guarded, id};
 
-on_every_storage!(conflicts_and_lost_answers_add_nothing, removed_machines_stay);
+on_every_storage_with_ledgers!(conflicts_and_lost_answers_add_nothing, removed_machines_stay);
 
 const NAMESPACES: usize = 8;
 const MACHINES: usize = 4;

@@ -15,6 +15,9 @@ mod removal;
 mod replies;
 mod retries;
 mod scripted;
+#[cfg(feature = "dynamodb")]
+#[path = "../services/mod.rs"]
+mod services;
 mod sinks;
 mod steps;
 mod stop;
@@ -24,18 +27,39 @@ mod world;
 
 /// Runs each promise on every storage. A promise that is not listed is dead code, which clippy finds.
 macro_rules! on_every_storage {
-    ($($promise:ident),* $(,)?) => {$(
-        mod $promise {
-            #[tokio::test]
-            async fn memory() {
-                crate::world::guarded(super::$promise(crate::world::memory())).await;
-            }
-
-            #[tokio::test]
-            async fn embedded() {
-                crate::world::guarded(super::$promise(crate::world::embedded())).await;
-            }
-        }
-    )*};
+    ($($promise:ident),* $(,)?) => {
+        $($crate::promise_on! { $promise;
+            memory => crate::world::memory(),
+            embedded => crate::world::embedded(),
+            #[cfg(feature = "dynamodb")]
+            dynamodb => crate::world::dynamodb().await,
+        })*
+    };
 }
 pub(crate) use on_every_storage;
+
+/// The same on the storages that keep ledgers.
+macro_rules! on_every_storage_with_ledgers {
+    ($($promise:ident),* $(,)?) => {
+        $($crate::promise_on! { $promise;
+            memory => crate::world::memory(),
+            embedded => crate::world::embedded(),
+        })*
+    };
+}
+pub(crate) use on_every_storage_with_ledgers;
+
+macro_rules! promise_on {
+    ($promise:ident; $($(#[$only:meta])* $storage:ident => $mg:expr,)*) => {
+        mod $promise {
+            $(
+                $(#[$only])*
+                #[tokio::test]
+                async fn $storage() {
+                    crate::world::guarded(super::$promise($mg)).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use promise_on;

@@ -9,10 +9,10 @@ use machinegun::machine::{Impact, Outcome, Refusal, RequestContext};
 use machinegun::processor::{Modernizer, ModernizerError};
 use machinegun::wire::{Content, Event, HistoryRange, Limits, MachineEvent, Reader, Value, Wire};
 
-use crate::on_every_storage;
 use crate::recorder::Recorder;
 use crate::scripted::{Gate, Inside, content, done, reply, text};
 use crate::world::{Mg, World, call, id, ok, range, until};
+use crate::{on_every_storage, on_every_storage_with_ledgers};
 
 on_every_storage!(
     old_events_get_their_new_form_and_nothing_else_changes,
@@ -27,10 +27,11 @@ on_every_storage!(
     steps_go_on_meanwhile_and_lose_nothing,
     a_machine_started_anew_meanwhile_is_left_alone,
     two_at_once_never_lower_a_version,
-    sinks_are_not_fed_again,
     a_failed_machine_is_modernised_too,
     a_long_history_is_rewritten_whole,
 );
+
+on_every_storage_with_ledgers!(sinks_are_not_fed_again);
 
 #[derive(Clone, Default)]
 struct Rewriter(Arc<Mutex<Script>>);

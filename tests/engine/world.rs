@@ -82,6 +82,12 @@ pub fn embedded() -> Mg {
     Mg::on(Embedded::open(options).unwrap(), Some(folder))
 }
 
+#[cfg(feature = "dynamodb")]
+pub async fn dynamodb() -> Mg {
+    let table = crate::services::made_table().await;
+    Mg::on(machinegun::storage::dynamodb::Dynamodb::open(&table).await.unwrap(), None)
+}
+
 pub fn id(text: &str) -> MachineId {
     MachineId::new(Bytes::copy_from_slice(text.as_bytes())).unwrap()
 }

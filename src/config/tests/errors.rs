@@ -5,6 +5,7 @@ use super::{LEAST, errors, messages, no_env, with};
 
 const URL: &str = "write the processor's address, like http://hellgate:8022/v1/stateproc/invoice";
 const EMBEDDED: &str = "write `storage: {type: embedded, path: /var/lib/machinegun}`";
+const DYNAMODB: &str = "write `storage: {type: dynamodb, table: machinegun, region: eu-central-1}`";
 const DURATION: &str = "write digits and a unit of W, D, H, M (minutes), S, MS, MU (microseconds), like 30s";
 const SIZE: &str = "write digits and a unit of B, K, M, G, T, P (1024-based), like 64M";
 
@@ -145,8 +146,23 @@ fn a_storage_that_is_not_there_is_refused_with_what_to_write() {
             "line 2: storage.type is `riak`, which this service does not speak",
             "write `storage: {type: embedded, path: /var/lib/machinegun}`, and move the machines there",
         ),
-        ("storage: {type: dynamodb}", "line 2: storage.type is `dynamodb`, which is not built yet", EMBEDDED),
-        ("storage: {type: rocksdb}", "line 2: storage.type is `rocksdb`", "write `embedded`, or `memory` for tests"),
+        ("storage: {type: dynamodb, table: t}", "line 2: storage.region is missing", DYNAMODB),
+        ("storage: {type: dynamodb, table: '', region: r}", "line 2: storage.table is empty", DYNAMODB),
+        (
+            "storage: {type: dynamodb, table: t, region: r, endpoint_url: 'localhost:8000'}",
+            "line 2: storage.endpoint_url is no URL",
+            "write it like `http://127.0.0.1:8000`",
+        ),
+        (
+            "storage: {type: dynamodb, table: t, region: r, shards: 0}",
+            "line 2: storage.shards is the number 0",
+            "write a whole number from 1 to 4096",
+        ),
+        (
+            "storage: {type: rocksdb}",
+            "line 2: storage.type is `rocksdb`",
+            "write `embedded`, `dynamodb`, or `memory` for tests",
+        ),
     ];
     for (storage, wrong, instead) in table {
         let text = format!("namespaces: {{ns: {{processor: {{url: 'http://p/'}}}}}}\n{storage}\n");

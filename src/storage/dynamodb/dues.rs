@@ -1,0 +1,73 @@
+//! The index of dues: a partition per shard, each in the order of time, merged.
+//!
+//! It lags behind the table on real DynamoDB: what it says may be outdated, and what it doesn't say yet is found by the
+//! next scan, which begins at the start. The record decides.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::Dynamodb;
+use super::client::{AT_ONCE, Item, binary, bytes_of, fault, limit_of, number};
+use super::keys;
+use super::schema::DUES;
+use crate::storage::{Due, StorageError};
+
+// === impl Dynamodb ===
+
+impl Dynamodb {
+    pub(super) async fn all_dues(
+        &self,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        // Behind a cursor: the first bytes that are greater. Up to a time: no due is as long as this end.
+        let from = after.map_or_else(|| vec![0], |cursor| [cursor, &[0][..]].concat());
+        let to = keys::due_end(until).unwrap_or_else(|| vec![0xff; 64]);
+        if from > to {
+            return Ok(Vec::new());
+        }
+        let scans = stream::iter(0..self.shards).map(|shard| self.dues_of(shard, &from, &to, limit));
+        let mut found: Vec<Due> = scans.buffer_unordered(AT_ONCE).try_concat().await?;
+        found.sort_unstable_by(|a, b| a.cursor.cmp(&b.cursor));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// At most `limit` of one shard, in order.
+    async fn dues_of(&self, shard: u16, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Due>, StorageError> {
+        let mut dues = Vec::new();
+        let mut start: Option<Item> = None;
+        while dues.len() < limit {
+            let query = self.table.calls.query().table_name(&self.table.name).index_name(DUES);
+            let query = query
+                .key_condition_expression("ds = :shard AND d BETWEEN :from AND :to")
+                .expression_attribute_values(":shard", number(shard))
+                .expression_attribute_values(":from", binary(from))
+                .expression_attribute_values(":to", binary(to))
+                .limit(limit_of(limit - dues.len()))
+                .set_exclusive_start_key(start);
+            let page = query.send().await.map_err(|error| fault(&error).error())?;
+            for item in page.items.unwrap_or_default() {
+                dues.push(due(&item)?);
+            }
+            start = page.last_evaluated_key;
+            if start.is_none() {
+                break;
+            }
+        }
+        Ok(dues)
+    }
+}
+
+fn due(item: &Item) -> Result<Due, StorageError> {
+    let cursor = match item.get("d") {
+        Some(AttributeValue::B(cursor)) => Bytes::copy_from_slice(cursor.as_ref()),
+        _ => return Err(super::read::malformed("due")),
+    };
+    Ok(Due { at: keys::due_time(&cursor)?, key: keys::decode_machine(bytes_of(item, "pk")?)?, cursor })
+}

@@ -1,0 +1,176 @@
+//! Machines in a DynamoDB table, or one of ScyllaDB's Alternator: storage that outlives any one host.
+//!
+//! A machine's item is the commit point: each step is one conditional put of it. It carries the newest events itself;
+//! older ones lie in chunks that never change, put there before the item drops them. `keys` and `layout` say how, `commit`
+//! writes, `read` merges, `schema` makes and checks the table. docs/decisions/0003-dynamodb-layout.md says why.
+//!
+//! One instance of the service at a time: there are no leases yet. Two would not harm what is stored, since every commit
+//! is conditional, but would do work twice.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Commit, Due, LONGEST_TAG, Loaded, Outcome, Storage, StorageError};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId};
+use crate::wire::HistoryRange;
+
+mod client;
+mod commit;
+mod dues;
+mod erase;
+mod keys;
+mod layout;
+mod notifications;
+mod read;
+pub mod schema;
+mod standings;
+mod tags;
+
+pub use client::DynamodbOptions;
+use client::Table;
+pub use keys::LONGEST_NAMESPACE;
+pub use schema::SchemaError;
+use standings::Standings;
+
+pub struct Dynamodb {
+    table: Table,
+    shards: u16,
+    closed: AtomicBool,
+    /// What the next commits of the machines seen last are made over, so that a hot one reads nothing.
+    standings: Mutex<Standings>,
+    /// Commits that were put, or are being put, and have no definite answer yet. A commit that forgets a machine has no
+    /// id: it goes by the one that it expects, and `false`.
+    pending: Mutex<HashSet<Mark>>,
+}
+
+type Mark = (MachineKey, CommitId, bool);
+
+// === impl Dynamodb ===
+
+impl Dynamodb {
+    /// Opens a table that `schema` finds to be as it should be.
+    pub async fn open(options: &DynamodbOptions) -> Result<Arc<Self>, SchemaError> {
+        let table = Table::new(options).await;
+        schema::check_table(&table, options).await?;
+        Ok(Arc::new(Self {
+            table,
+            shards: options.shards,
+            closed: AtomicBool::new(false),
+            standings: Mutex::default(),
+            pending: Mutex::default(),
+        }))
+    }
+
+    fn standings(&self) -> MutexGuard<'_, Standings> {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pending(&self) -> MutexGuard<'_, HashSet<Mark>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_open(&self) -> Result<(), StorageError> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(StorageError::Unavailable("the store is closed".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    fn check(&self, ns: &Namespace) -> Result<(), StorageError> {
+        self.check_open()?;
+        match ns.as_str().len() {
+            0..=LONGEST_NAMESPACE => Ok(()),
+            length => Err(StorageError::Unavailable(format!(
+                "a namespace of {length} bytes can't be stored, {LONGEST_NAMESPACE} are the most"
+            ))),
+        }
+    }
+
+    fn check_commit(&self, commit: &Commit) -> Result<(), StorageError> {
+        self.check(&commit.key.ns)?;
+        if let Some(length) = commit.tag.as_ref().map(Bytes::len).filter(|length| *length > LONGEST_TAG) {
+            let error = format!("a tag of {length} bytes can't be stored, {LONGEST_TAG} are the most");
+            return Err(StorageError::Unavailable(error));
+        }
+        match commit.ledgers.is_empty() {
+            true => Ok(()),
+            false => Err(StorageError::Unavailable("this store has no ledgers".to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Debug for Dynamodb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dynamodb")
+            .field("table", &self.table.name)
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Storage for Dynamodb {
+    async fn read(&self, key: &MachineKey, range: Option<&HistoryRange>) -> Result<Option<Loaded>, StorageError> {
+        self.check(&key.ns)?;
+        read::machine(&self.table, key, range).await
+    }
+
+    async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
+        self.check(&key.ns)?;
+        read::events(&self.table, key, epoch, first, last).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Outcome {
+        match self.check_commit(&commit) {
+            Ok(()) => self.commit_whole(&commit).await,
+            Err(error) => Outcome::Refused(error),
+        }
+    }
+
+    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
+        self.check(&key.ns)?;
+        self.put_entry(key, it, due).await
+    }
+
+    async fn notifications(&self, key: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError> {
+        self.check(&key.ns)?;
+        self.entries(key, limit).await
+    }
+
+    async fn settle_notifications(
+        &self,
+        key: &MachineKey,
+        delete: &[NotificationId],
+        park: &[NotificationId],
+    ) -> Result<(), StorageError> {
+        self.check(&key.ns)?;
+        self.settle(key, delete, park).await
+    }
+
+    async fn delete_epoch(&self, key: &MachineKey, epoch: Epoch, last: i64) -> Result<(), StorageError> {
+        self.check(&key.ns)?;
+        self.erase(key, epoch, last).await
+    }
+
+    async fn tagged(&self, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError> {
+        self.check(ns)?;
+        match tag.len() > LONGEST_TAG {
+            true => Ok(None),
+            false => read::tagged(&self.table, ns, tag).await,
+        }
+    }
+
+    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
+        self.check_open()?;
+        self.all_dues(until, after, limit).await
+    }
+
+    /// What was answered is safe already.
+    async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,149 @@
+//! Notifications' entries: an item each beside their machine's, in the dues' index until they are parked.
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::Dynamodb;
+use super::client::{AT_ONCE, Item, binary, bytes_of, fault, key, number};
+use super::commit::NOTHING_THERE;
+use super::layout::{MOST_INLINE, PART};
+use super::{keys, read};
+use crate::machine::{MachineKey, Notification, NotificationId};
+use crate::storage::StorageError;
+
+const VERSION: u8 = 1;
+
+/// How a notification lies in items of its own: its digest and how many they are.
+struct Pointer {
+    digest: [u8; 16],
+    parts: u32,
+}
+
+// === impl Dynamodb ===
+
+impl Dynamodb {
+    pub(super) async fn put_entry(
+        &self,
+        machine: &MachineKey,
+        it: &Notification,
+        due: i64,
+    ) -> Result<(), StorageError> {
+        let partition = keys::machine(machine);
+        let mut value = vec![VERSION];
+        value.extend_from_slice(&it.encode());
+        let mut entry = key(&partition, &keys::notification(it.id));
+        if value.len() > MOST_INLINE {
+            let digest = keys::digest(&value);
+            let mut items = Vec::new();
+            for (part, content) in (0..).zip(value.chunks(PART)) {
+                let mut item = key(&partition, &keys::notification_blob(it.id, digest, part));
+                item.insert("v".to_owned(), binary(content));
+                items.push(item);
+            }
+            entry.insert("h".to_owned(), binary(digest));
+            entry.insert("p".to_owned(), number(items.len()));
+            self.table.put_all(items).await?;
+        } else {
+            entry.insert("v".to_owned(), binary(value));
+        }
+        if due != i64::MAX {
+            entry.insert("ds".to_owned(), number(keys::shard(&partition, self.shards)));
+            entry.insert("d".to_owned(), binary(keys::due(due, &partition, Some(it.id))));
+        }
+        let put = self.table.calls.put_item().table_name(&self.table.name).set_item(Some(entry));
+        match put.condition_expression(NOTHING_THERE).send().await {
+            Ok(_) => Ok(()),
+            Err(SdkError::ServiceError(answer)) if answer.err().is_conditional_check_failed_exception() => Ok(()),
+            Err(error) => Err(fault(&error).error()),
+        }
+    }
+
+    pub(super) async fn entries(&self, machine: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError> {
+        let partition = keys::machine(machine);
+        let (from, to) = (keys::notification(i64::MIN), keys::notification(i64::MAX));
+        let mut entries = Vec::new();
+        let mut start = None;
+        while entries.len() < limit {
+            let left = limit - entries.len();
+            let page = self.table.range(&partition, (&from, &to), Some(left), start).await?;
+            for item in &page.items {
+                // One whose parts are gone was deleted meanwhile.
+                entries.extend(self.entry(&partition, item).await?);
+            }
+            start = page.next;
+            if start.is_none() {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn entry(&self, partition: &[u8], item: &Item) -> Result<Option<Notification>, StorageError> {
+        let id = keys::notification_id(bytes_of(item, "sk")?)?;
+        let value = match Pointer::of(item)? {
+            None => bytes_of(item, "v")?.to_vec(),
+            Some(Pointer { digest, parts }) => {
+                let key = |part| keys::notification_blob(id, digest, part);
+                match read::blob(&self.table, partition, parts, key).await? {
+                    Some(value) => value,
+                    None => return Ok(None),
+                }
+            }
+        };
+        match value.split_first() {
+            Some((&VERSION, encoded)) => Notification::decode(id, encoded).map(Some).map_err(read::corrupt),
+            _ => Err(read::malformed("notification")),
+        }
+    }
+
+    pub(super) async fn settle(
+        &self,
+        machine: &MachineKey,
+        delete: &[NotificationId],
+        park: &[NotificationId],
+    ) -> Result<(), StorageError> {
+        if delete.is_empty() && park.is_empty() {
+            return Ok(());
+        }
+        let partition = &keys::machine(machine);
+        // IMPORTANT: one after the other: an entry may be in both.
+        let parked = stream::iter(park.to_vec()).map(|id| self.park_entry(partition, id)).buffer_unordered(AT_ONCE);
+        parked.try_collect::<()>().await?;
+        let deleted =
+            stream::iter(delete.to_vec()).map(|id| self.delete_entry(partition, id)).buffer_unordered(AT_ONCE);
+        deleted.try_collect::<()>().await
+    }
+
+    async fn delete_entry(&self, partition: &[u8], id: NotificationId) -> Result<(), StorageError> {
+        let Some(old) = self.table.delete(partition, &keys::notification(id)).await? else { return Ok(()) };
+        let Some(Pointer { digest, parts }) = Pointer::of(&old)? else { return Ok(()) };
+        let sorts: Vec<_> = (0..parts).map(|part| keys::notification_blob(id, digest, part)).collect();
+        self.table.delete_all(partition, &sorts).await
+    }
+
+    async fn park_entry(&self, partition: &[u8], id: NotificationId) -> Result<(), StorageError> {
+        let update = self.table.calls.update_item().table_name(&self.table.name);
+        let update = update
+            .set_key(Some(key(partition, &keys::notification(id))))
+            .update_expression("REMOVE ds, d")
+            .condition_expression("attribute_exists(pk)");
+        match update.send().await {
+            Ok(_) => Ok(()),
+            Err(SdkError::ServiceError(answer)) if answer.err().is_conditional_check_failed_exception() => Ok(()),
+            Err(error) => Err(fault(&error).error()),
+        }
+    }
+}
+
+// === impl Pointer ===
+
+impl Pointer {
+    /// None: the entry holds its notification itself.
+    fn of(item: &Item) -> Result<Option<Self>, StorageError> {
+        let Some(AttributeValue::N(parts)) = item.get("p") else { return Ok(None) };
+        let parts = parts.parse().map_err(|_| read::malformed("notification"))?;
+        let digest = bytes_of(item, "h")?.try_into().map_err(|_| read::malformed("notification"))?;
+        Ok(Some(Self { digest, parts }))
+    }
+}

@@ -1,0 +1,111 @@
+//! A connection that breaks when it is told to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// Stands before a service and passes everything on.
+pub struct Proxy {
+    pub endpoint: String,
+    mode: Arc<AtomicU8>,
+    requests: Arc<AtomicU64>,
+    down: CancellationToken,
+}
+
+const PASS: u8 = 0;
+const LOSE_ANSWER: u8 = 1;
+const LOSE_REQUEST: u8 = 2;
+const THROTTLE: u8 = 3;
+const FAIL: u8 = 4;
+
+// === impl Proxy ===
+
+impl Proxy {
+    pub async fn before(service: &str) -> Self {
+        let service: SocketAddr =
+            service.trim_start_matches("http://").parse().expect("these tests need a service at a plain address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let (mode, down) = (Arc::new(AtomicU8::new(PASS)), CancellationToken::new());
+        let requests = Arc::new(AtomicU64::new(0));
+        let (of_connections, counted, until) = (mode.clone(), requests.clone(), down.clone());
+        tokio::spawn(until.run_until_cancelled_owned(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, service, of_connections.clone(), counted.clone()));
+            }
+        }));
+        Self { endpoint, mode, requests, down }
+    }
+
+    /// So many requests came so far.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    /// The next answer is cut off: its request was passed on, and worked off.
+    pub fn lose_next_answer(&self) {
+        self.mode.store(LOSE_ANSWER, Ordering::SeqCst);
+    }
+
+    /// The connection is cut at the next request, which goes nowhere.
+    pub fn lose_next_request(&self) {
+        self.mode.store(LOSE_REQUEST, Ordering::SeqCst);
+    }
+
+    /// The next request is answered as a throttled table does, and goes nowhere.
+    pub fn throttle_next(&self) {
+        self.mode.store(THROTTLE, Ordering::SeqCst);
+    }
+
+    /// The next request is answered as a table does that fails in the middle, and goes nowhere.
+    pub fn fail_next(&self) {
+        self.mode.store(FAIL, Ordering::SeqCst);
+    }
+
+    /// Nothing listens any more.
+    pub fn go_down(&self) {
+        self.down.cancel();
+    }
+}
+
+async fn pass(mut client: TcpStream, service: SocketAddr, mode: Arc<AtomicU8>, requests: Arc<AtomicU64>) {
+    let Ok(mut server) = TcpStream::connect(service).await else { return };
+    let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let take = |wanted| mode.compare_exchange(wanted, PASS, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => match read.inspect(|length| {
+                requests.fetch_add(u64::from(asked[..*length].starts_with(b"POST ")), Ordering::SeqCst);
+            }) {
+                Ok(length) if length > 0 && take(THROTTLE) => {
+                    let _ = client.write_all(answer("400 Bad Request", "ThrottlingException").as_bytes()).await;
+                    return;
+                }
+                Ok(length) if length > 0 && take(FAIL) => {
+                    let _ = client.write_all(answer("500 Internal Server Error", "InternalServerError").as_bytes()).await;
+                    return;
+                }
+                Ok(length) if length > 0 && !take(LOSE_REQUEST) => {
+                    if server.write_all(&asked[..length]).await.is_err() { return }
+                }
+                _ => return,
+            },
+            read = server.read(&mut answered) => match read {
+                Ok(length) if length > 0 && !take(LOSE_ANSWER) => {
+                    if client.write_all(&answered[..length]).await.is_err() { return }
+                }
+                _ => return,
+            },
+        }
+    }
+}
+
+fn answer(status: &str, kind: &str) -> String {
+    let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{kind}","message":"not now"}}"#);
+    let head = "content-type: application/x-amz-json-1.0\r\nconnection: close";
+    format!("HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
