@@ -73,6 +73,18 @@ impl Clock {
         self.now_micros().div_euclid(1_000)
     }
 
+    /// Milliseconds of a clock that nobody sets and that goes on while the host sleeps. Its zero means nothing. For leases:
+    /// differences of two readings in one process.
+    pub fn monotonic(&self) -> i64 {
+        match &self.0 {
+            Source::System => {
+                let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+                now.tv_sec.saturating_mul(1_000).saturating_add(now.tv_nsec / 1_000_000)
+            }
+            Source::Manual(_) => self.now(),
+        }
+    }
+
     /// Returns once the clock shows `until_ms` or later; never earlier.
     pub async fn sleep_until(&self, until_ms: i64) {
         match &self.0 {

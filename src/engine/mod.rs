@@ -12,6 +12,7 @@ mod namespace;
 mod outbox;
 mod registry;
 mod schedule;
+mod shards;
 mod step;
 mod wake;
 mod worker;
@@ -34,6 +35,7 @@ use crate::telemetry::Metrics;
 pub use error::{Bound, EngineError};
 pub use modernize::ModernizerOptions;
 pub use namespace::{NamespaceEngine, View};
+pub use shards::{Shards, Tenure};
 
 /// How many dues one page of a scan holds.
 const SCAN_PAGE: usize = 1_000;

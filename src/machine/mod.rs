@@ -10,6 +10,7 @@ mod key;
 mod outbox;
 mod record;
 pub mod retry;
+mod shard;
 #[cfg(test)]
 mod tests;
 mod wake;
@@ -28,4 +29,5 @@ pub use record::{
     Debt, Head, KEPT_COMMITS, KEPT_NOTES, LONGEST_REASON, Phase, Record, RecordError, RequestContext, Status,
     StatusKind, TOMBSTONE_REST_MS, Timer, blank_aux_state, shown_timer,
 };
+pub use shard::Shard;
 pub use wake::{Wake, wake, wishes};

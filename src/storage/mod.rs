@@ -14,9 +14,11 @@ pub mod contract;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
 pub mod embedded;
+pub mod leases;
 pub mod ledger;
 pub mod memory;
 
+pub use leases::Leases;
 pub use ledger::Ledger;
 
 /// The longest tag that every store keeps, in bytes: as long as an id. A commit with a longer one is refused.
@@ -124,6 +126,11 @@ pub trait Storage: Send + Sync + 'static {
 
     /// The ledgers, if a commit's entries in them are part of its one write.
     fn ledger(&self) -> Option<&dyn Ledger> {
+        None
+    }
+
+    /// Who owns which shard, where several instances may share this storage. None: this process is alone on it.
+    fn leases(&self) -> Option<&dyn Leases> {
         None
     }
 
