@@ -6,11 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use tracing::Span;
 
 use super::failure::Failure;
 use super::{args, checked, reply};
 use crate::engine::{Engine, EngineError, NamespaceEngine, Request};
 use crate::machine::{Impact, MachineId, Refusal, RequestContext, Status, Success, shown_timer};
+use crate::telemetry::scope;
 use crate::wire::{
     self, Call, DescribedParams, DescriptorParams, Exception, GetMachine, HistoryRange, LegacyRepair, Machine,
     MachineDescriptor, MachineStatus, MachineStatusFailed, MachineStatusWorking, Method, Modernize, Notify,
@@ -52,6 +54,7 @@ impl Automaton {
         // Start declares no exception for an id that can't be.
         let id = MachineId::new(params.id)
             .map_err(|error| Failure::Failed(woody::Error::unexpected(format!("MachineNotFound: {error}"))))?;
+        about(namespace, &id);
         let request = self.request(interface, context);
         namespace.execute(id, Impact::Init { args: params.a }, request).await?;
         Ok(Void)
@@ -152,6 +155,7 @@ impl Automaton {
             // The current generation has no such variant.
             Reference::Tag(_) => return Err(Failure::Failed(UNKNOWN_REFERENCE.into())),
         };
+        about(namespace, &id);
         Ok(Subject { namespace, interface, id })
     }
 
@@ -164,6 +168,11 @@ impl Automaton {
         let now = || self.engine.clock().now().saturating_add(interface.default_processing_ms);
         Request { deadline: context.deadline.unwrap_or_else(now), context: request_context(context) }
     }
+}
+
+/// From here on the request's lines name the machine.
+fn about(namespace: &NamespaceEngine, id: &MachineId) {
+    scope::about(&Span::current(), namespace.name().as_str(), id.as_bytes());
 }
 
 const UNKNOWN_REFERENCE: wire::Error = wire::Error::Union { of: "Reference", found: "none that is known" };
@@ -190,6 +199,10 @@ fn request_context(context: Context) -> RequestContext {
 
 #[async_trait]
 impl Service for Automaton {
+    fn name(&self) -> &'static str {
+        "Automaton"
+    }
+
     fn method(&self, name: &[u8]) -> Option<MethodKind> {
         const METHODS: [&str; 8] = [
             Start::NAME,

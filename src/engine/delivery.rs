@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
+use tracing::{Instrument, Span};
 
 use super::namespace::NamespaceEngine;
 use crate::machine::{Epoch, MachineKey, Parcel};
@@ -31,6 +32,8 @@ pub(super) struct Job {
     /// Unix milliseconds, unless somebody hurries it.
     pub(super) not_before: i64,
     pub(super) hurry: Arc<Notify>,
+    /// Of the step that made the events, as far as it is known.
+    pub(super) scope: Span,
 }
 
 /// What became of it.
@@ -39,6 +42,7 @@ pub(super) struct Sent {
     /// What was sent: maybe only the beginning of what was to be sent.
     pub(super) parcel: Parcel,
     pub(super) result: Result<(), SinkError>,
+    pub(super) scope: Span,
 }
 
 // === impl Job ===
@@ -51,9 +55,12 @@ impl Job {
             () = clock.sleep_until(self.not_before) => {}
             () = self.hurry.notified() => {}
         }
-        let result = AssertUnwindSafe(self.deliver()).catch_unwind().await;
+        let result = {
+            let scope = self.scope.clone();
+            AssertUnwindSafe(self.deliver().instrument(scope)).catch_unwind().await
+        };
         let result = result.unwrap_or_else(|_| Err(SinkError::Unavailable("it panicked".to_owned())));
-        Sent { sink: self.sink, parcel: self.parcel, result }
+        Sent { sink: self.sink, parcel: self.parcel, result, scope: self.scope }
     }
 
     async fn deliver(&mut self) -> Result<(), SinkError> {

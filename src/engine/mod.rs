@@ -198,7 +198,12 @@ impl Engine {
                 let next = match self.scan_once(next.saturating_add(interval)).await {
                     Ok(()) => next,
                     Err(error) => {
-                        tracing::warn!(%error, "scanning for dues failed; it is tried again in a moment");
+                        tracing::warn!(
+                            mg_pulse_event_id = "mg_skd_search_error",
+                            error.class = "throw",
+                            error.reason = %error,
+                            "scheduler search failed: it is tried again in a moment"
+                        );
                         next.min(self.shared.clock.now().saturating_add(SCAN_RETRY_MS))
                     }
                 };

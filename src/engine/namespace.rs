@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::Span;
 
 use super::backlog::Backlog;
 use super::error::{Bound, EngineError};
@@ -127,7 +128,7 @@ impl NamespaceEngine {
         }
         let admitted = self.admit()?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { impact, request, reply: Reply::new(reply), admitted };
+        let queued = Queued { impact, request, reply: Reply::new(reply), admitted, scope: Span::current() };
         self.send(&id, Message::Step(Box::new(queued)))?;
         match self.shared.clock.timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tracing::{Instrument, Span};
 
 use super::SinkOptions;
 use super::backlog::{Backlog, Owed, Share};
@@ -157,12 +158,20 @@ impl Worker {
     fn job(&self, sink: usize, options: &SinkOptions, parcel: Parcel, not_before: i64, hurry: Arc<Notify>) -> Job {
         let namespace = self.namespace.clone();
         let key = self.key.clone();
-        Job { namespace, key, sink, to: options.sink.clone(), parcel, held: None, not_before, hurry }
+        let scope = match Span::current() {
+            none if none.is_none() => self.scope(&RequestContext::default()),
+            scope => scope,
+        };
+        Job { namespace, key, sink, to: options.sink.clone(), parcel, held: None, not_before, hurry, scope }
     }
 
     /// Notes what became of a delivery, and sends what comes next.
     pub(super) async fn sent(&mut self, sent: Sent) -> Result<(), SinkError> {
-        let Sent { sink, parcel, result } = sent;
+        let Sent { sink, parcel, result, scope } = sent;
+        self.sorted(sink, parcel, result).instrument(scope).await
+    }
+
+    async fn sorted(&mut self, sink: usize, parcel: Parcel, result: Result<(), SinkError>) -> Result<(), SinkError> {
         match result {
             Ok(()) => {
                 self.acknowledge(sink, &parcel).await;
@@ -209,7 +218,14 @@ impl Worker {
         let (attempt, hurry) = (delivery.attempt, delivery.hurry.clone());
         share.backlog.metrics.failed(error.name()).inc();
         share.backlog.metrics.retried.inc();
-        tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, sink = &*options.name, %error, attempt, "a sink did not take what it is owed; it is sent again");
+        tracing::warn!(
+            sink = &*options.name,
+            attempt,
+            wait_timeout = delay,
+            error.class = error.name(),
+            error.reason = %error,
+            "a sink did not take what it is owed; it is sent again"
+        );
         let delay = (delay as f64 * (0.5 + random_unit())) as i64;
         let job = self.job(sink, &options, parcel, now.saturating_add(delay), hurry);
         if let Some(roads) = &mut self.outbox.roads {
@@ -260,7 +276,8 @@ impl Worker {
         }
         let Some(record) = self.record() else { return };
         let request = self.request(RequestContext::default(), NOTE_MS);
+        let scope = self.scope(&request.context);
         // If this fails, it is sent again: at least once.
-        let _ = self.once_measured(Some(&record), &Impact::Acknowledged, &request, &[]).await;
+        let _ = self.once_measured(Some(&record), &Impact::Acknowledged, &request, &[]).instrument(scope).await;
     }
 }

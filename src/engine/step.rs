@@ -10,12 +10,13 @@ use super::worker::Worker;
 use super::{Request, Shared};
 use crate::clock::{random_bytes, random_unit};
 use crate::machine::{
-    self, CommitId, Dispatch, Impact, NotificationId, Outcome, Record, RequestContext, Slice, Stamp, Status, Success,
-    slice,
+    self, CommitId, Dispatch, Impact, NotificationId, Outcome, Phase, Record, RequestContext, Slice, Stamp, Status,
+    Success, slice,
 };
 use crate::processor::{Ask, Question};
 use crate::storage::{Commit, Outcome as Committed, StorageError};
-use crate::wire::{self, HistoryRange};
+use crate::wire::{self, HistoryRange, timestamp};
+use crate::woody::format_deadline;
 
 /// Milliseconds beyond its deadline after which a processor that still has not answered is given up.
 const GUARD_MS: i64 = 3_000;
@@ -53,6 +54,12 @@ impl Worker {
             }
             Err(error) => {
                 self.namespace.metrics.loading_error.inc();
+                tracing::error!(
+                    mg_pulse_event_id = "mg_core_machine_lifecycle_loading_error",
+                    error.class = "error",
+                    error.reason = %error,
+                    "loading failed"
+                );
                 Err(error.into())
             }
         }
@@ -161,7 +168,14 @@ impl Worker {
         let outcome = outcome.unwrap_or_else(|_| Outcome::Transient("the processor did not answer in time".to_owned()));
         if let Outcome::Transient(reason) | Outcome::HeldBack(reason) = &outcome {
             self.namespace.metrics.transient_error.inc();
-            tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, impact = impact.name(), reason, "the processor is unavailable");
+            tracing::warn!(
+                mg_pulse_event_id = "mg_core_machine_process_transient_error",
+                processor_impact = impact.name(),
+                deadline = format_deadline(deadline),
+                error.class = "throw",
+                error.reason = reason,
+                "transient error: the processor is unavailable"
+            );
         }
         Ok(outcome)
     }
@@ -272,7 +286,18 @@ impl Worker {
             if !unknown && (last || hopeless) {
                 return Err(error.into());
             }
-            tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, %error, unknown, attempt, "a commit is tried again");
+            tracing::warn!(
+                mg_pulse_event_id = "mg_core_machine_lifecycle_transient_error",
+                context = "commit",
+                unknown,
+                attempt,
+                wait_timeout = wait,
+                next_retry_strategy = ?self.namespace.options.storage_retries.delay(attempt.saturating_add(1), 0.5),
+                deadline = format_deadline(deadline),
+                error.class = "throw",
+                error.reason = %error,
+                "transient error during a commit, retrying in {wait} msec"
+            );
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => last = true,
@@ -297,7 +322,13 @@ impl Worker {
             (false, true) => {
                 metrics.failed.inc();
                 if let Some(Record { status: Status::Failed { reason, .. }, .. }) = after {
-                    tracing::error!(ns = self.key.ns.as_str(), id = %self.key.id, impact = impact.name(), reason, "the machine failed");
+                    tracing::error!(
+                        mg_pulse_event_id = "mg_core_machine_lifecycle_failed",
+                        processor_impact = impact.name(),
+                        error.class = "throw",
+                        error.reason = reason,
+                        "machine failed"
+                    );
                 }
             }
             (true, false) if exists => metrics.repaired.inc(),
@@ -305,8 +336,18 @@ impl Worker {
         }
         let due = |record: Option<&Record>| record.and_then(Record::timer_due);
         match (due(before), due(after)) {
-            (before, Some(after)) if before != Some(after) => match impact {
-                Impact::Timeout => metrics.timer_rescheduled.inc(),
+            (due_before, Some(due)) if due_before != Some(due) => match impact {
+                Impact::Timeout => {
+                    metrics.timer_rescheduled.inc();
+                    if let Some(Status::Working(Phase::Retrying { attempt, at })) = after.map(|it| &it.status) {
+                        tracing::info!(
+                            mg_pulse_event_id = "mg_core_timer_lifecycle_rescheduled",
+                            target_timestamp = timestamp::format_seconds(*at),
+                            attempt,
+                            "machine rescheduled"
+                        );
+                    }
+                }
                 _ => metrics.timer_created.inc(),
             },
             (Some(_), None) => metrics.timer_removed.inc(),

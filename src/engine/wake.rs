@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::NamespaceOptions;
 use super::error::EngineError;
@@ -12,6 +13,7 @@ use super::worker::Worker;
 use crate::machine::{
     Dispatch, Impact, NotificationId, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
 };
+use crate::wire::timestamp;
 
 /// Milliseconds that a processor has for a notification.
 const NOTIFICATION_PROCESSING_MS: i64 = 5_000;
@@ -178,24 +180,42 @@ impl Worker {
             }
             (Dispatch::Ask, Some(_)) if self.namespace.is_behind() => Woken::Postponed,
             (Dispatch::Ask, Some(record)) => {
+                let scope = self.scope(&context);
                 let request = self.request(context, NOTIFICATION_PROCESSING_MS);
-                let answer = self.once_measured(Some(&record), &impact, &request, &ids).await;
-                match answer {
-                    Ok(Some(_)) => {
-                        self.namespace.metrics.notification_success.inc();
-                        more
-                    }
-                    answer => {
-                        self.namespace.metrics.notification_error.inc();
-                        self.concluded(&record, answer)
-                    }
-                }
+                let step = async {
+                    let answer = self.once_measured(Some(&record), &impact, &request, &ids).await;
+                    let woken = match answer {
+                        Ok(Some(_)) => {
+                            self.namespace.metrics.notification_success.inc();
+                            more
+                        }
+                        answer => {
+                            self.namespace.metrics.notification_error.inc();
+                            self.undelivered();
+                            self.concluded(&record, answer)
+                        }
+                    };
+                    self.ship();
+                    woken
+                };
+                step.instrument(scope).await
             }
             (_, _) => match self.settle(&[id], &[]).await {
                 Woken::Done => more,
                 woken => woken,
             },
         }
+    }
+
+    /// A delivery failed: the record says when the next one is.
+    fn undelivered(&self) {
+        let next = self.record().and_then(|record| record.notifications_due);
+        tracing::warn!(
+            mg_pulse_event_id = "mg_core_machine_notification_delivery_error",
+            action = "reschedule",
+            reschedule_time = next.map(timestamp::format_seconds),
+            "machine notification delivery failed"
+        );
     }
 
     /// Entries that go, and entries for which the record's due stands from now on.
@@ -217,9 +237,16 @@ impl Worker {
         context: RequestContext,
         milliseconds: i64,
     ) -> Woken {
+        let scope = self.scope(&context);
         let request = self.request(context, milliseconds);
-        let answer = self.once_measured(Some(record), &impact, &request, &[]).await;
-        self.concluded(record, answer)
+        let step = async {
+            let answer = self.once_measured(Some(record), &impact, &request, &[]).await;
+            let woken = self.concluded(record, answer);
+            // What it owes goes out in its scope.
+            self.ship();
+            woken
+        };
+        step.instrument(scope).await
     }
 
     fn concluded(&self, record: &Record, answer: Result<Option<Success>, EngineError>) -> Woken {
@@ -239,7 +266,14 @@ impl Worker {
     }
 
     fn postponed(&self, error: &EngineError) -> Woken {
-        tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, %error, "a wake-up is put off");
+        tracing::warn!(
+            mg_pulse_event_id = "mg_skd_task_error",
+            machine_ns = self.key.ns.as_str(),
+            machine_id = %self.key.id,
+            error.class = "throw",
+            error.reason = %error,
+            "scheduler task failed: the wake-up is put off"
+        );
         Woken::Postponed
     }
 }

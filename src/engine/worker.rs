@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tracing::{Instrument, Span};
 
 use super::cache::Cached;
 use super::delivery::Sent;
@@ -15,6 +16,7 @@ use super::registry::{Cell, Seat};
 use super::{Request, Shared};
 use crate::clock::Stopwatch;
 use crate::machine::{Impact, MachineKey, NotificationId, Record, RequestContext, Success};
+use crate::telemetry::scope;
 
 #[derive(Debug)]
 pub(super) enum Message {
@@ -33,6 +35,8 @@ pub(super) struct Queued {
     pub(super) request: Request,
     pub(super) reply: Reply,
     pub(super) admitted: Admitted,
+    /// The step is taken in the scope of the request that asked for it.
+    pub(super) scope: Span,
 }
 
 /// Answers the one who waits, if they still do.
@@ -127,7 +131,10 @@ impl Worker {
                 }
             };
             match message {
-                Message::Step(queued) => self.work_off(*queued).await,
+                Message::Step(queued) => {
+                    let scope = queued.scope.clone();
+                    self.work_off(*queued).instrument(scope).await;
+                }
                 Message::Wake(ticket) => self.wake_up(*ticket).await,
                 // The record stays while deliveries are under way: what becomes of them is known here alone. It is not
                 // noted as used, or two such workers would tell each other to let go for ever.
@@ -152,10 +159,10 @@ impl Worker {
     }
 
     async fn work_off(&mut self, queued: Queued) {
-        let Queued { impact, request, reply, admitted } = queued;
+        let Queued { impact, request, reply, admitted, .. } = queued;
         // Whoever asked is told that the time is over: what was not begun is dropped.
         if self.shared().clock.now() >= request.deadline {
-            tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, "dropped a request whose deadline passed while it waited");
+            tracing::warn!("dropped a request whose deadline passed while it waited");
             drop(admitted);
             return reply.send(Err(EngineError::TimedOut));
         }
@@ -178,7 +185,7 @@ impl Worker {
 
     /// The step ended in the middle of anything: what is held is read again.
     pub(super) fn panicked(&self) {
-        tracing::error!(ns = self.key.ns.as_str(), id = %self.key.id, "a step panicked");
+        tracing::error!("a step panicked");
         self.forget();
     }
 
@@ -286,6 +293,11 @@ impl Worker {
             self.namespace.schedule.set(&self.key.id, due);
             self.scheduled = due;
         }
+    }
+
+    /// The scope of work that no request waits for, under the ids of the request that asked for it back then.
+    pub(super) fn scope(&self, context: &RequestContext) -> Span {
+        scope::woken(&context.trace_id, &context.span_id, self.key.ns.as_str(), self.key.id.as_bytes())
     }
 
     pub(super) fn request(&self, context: RequestContext, milliseconds: i64) -> Request {

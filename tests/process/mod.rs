@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// How long anything is waited for that takes no time on a quiet machine, in milliseconds.
@@ -30,6 +31,8 @@ pub struct Folder(TempDir);
 pub struct Machinegun {
     child: Child,
     pub address: SocketAddr,
+    /// The lines of its log so far.
+    lines: watch::Receiver<Vec<String>>,
     /// Everything that it says on stderr, once it has ended.
     errors: JoinHandle<String>,
 }
@@ -126,21 +129,52 @@ impl Machinegun {
     pub async fn start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Self {
         let mut child = spawn(runner, config);
         let errors = errors_of(&mut child);
-        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let up = soon("the service's start", async {
-            while let Ok(Some(line)) = lines.next_line().await {
-                if line.contains("machinegun is up") {
-                    return address_in(&line);
-                }
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let (said, lines) = watch::channel(Vec::new());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = stdout.next_line().await {
+                said.send_modify(|lines: &mut Vec<String>| lines.push(line));
             }
-            None
         });
-        let Some(address) = up.await else {
+        let up = soon(
+            "the service's start",
+            first(&lines, |line| line.contains("machinegun is up").then(|| address_in(line))),
+        );
+        let Some(address) = up.await.flatten() else {
             panic!("the service did not come up: {}", errors.await.unwrap_or_default());
         };
-        // A full pipe would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address, errors }
+        Self { child, address, lines, errors }
+    }
+
+    /// As [`Self::start`], for one whose log goes to this file.
+    pub async fn start_logging_to(log: &Path, config: &Path) -> Self {
+        let mut child = spawn(&[] as &[&OsStr], config);
+        let errors = errors_of(&mut child);
+        let up = soon("the service's start", async {
+            loop {
+                let text = tokio::fs::read_to_string(log).await.unwrap_or_default();
+                if let Some(line) = text.lines().find(|line| line.contains("machinegun is up")) {
+                    return address_in(line).expect("an address");
+                }
+            }
+        });
+        let address = up.await;
+        Self { child, address, lines: watch::channel(Vec::new()).1, errors }
+    }
+
+    /// What `look` finds in a line of the log, of those that were written and those that come.
+    pub async fn logged<T>(&self, what: &str, look: impl FnMut(&str) -> Option<T>) -> T {
+        let found = soon(what, first(&self.lines, look)).await;
+        found.unwrap_or_else(|| panic!("{what} was never logged"))
+    }
+
+    /// All lines of the log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.lines.borrow().clone()
+    }
+
+    pub fn hang_up(&self) {
+        kill_process(self.pid(), Signal::HUP).expect("the service takes the signal");
     }
 
     /// The process that was started: the service's, unless it runs under another program.
@@ -202,6 +236,23 @@ fn errors_of(child: &mut Child) -> JoinHandle<String> {
         stderr.read_to_string(&mut text).await.expect("stderr is text");
         text
     })
+}
+
+/// None: the log ended without it.
+async fn first<T>(lines: &watch::Receiver<Vec<String>>, mut look: impl FnMut(&str) -> Option<T>) -> Option<T> {
+    let (mut lines, mut seen) = (lines.clone(), 0);
+    loop {
+        let found = {
+            let lines = lines.borrow_and_update();
+            let new = lines[seen..].iter().find_map(|line| look(line));
+            seen = lines.len();
+            new
+        };
+        if found.is_some() {
+            return found;
+        }
+        lines.changed().await.ok()?;
+    }
 }
 
 /// The address in the line that says that the service is up, whatever the log's form.
