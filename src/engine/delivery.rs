@@ -12,6 +12,7 @@ use super::namespace::NamespaceEngine;
 use crate::machine::{Epoch, MachineKey, Parcel};
 use crate::sink::{Content, Delivery, Sink, SinkError};
 use crate::storage::StorageError;
+use crate::telemetry::metrics::Stored;
 
 /// Events in one delivery, and their bytes: one event alone may be larger.
 const MOST_EVENTS: i64 = 500;
@@ -104,7 +105,7 @@ async fn read(
     let mut from = first;
     while from <= last && events.iter().map(Bytes::len).sum::<usize>() < MOST_BYTES {
         let to = last.min(from + PAGE - 1);
-        let page = namespace.shared.storage.events(key, epoch, from, to).await;
+        let page = namespace.stored(Stored::GetEvents, namespace.shared.storage.events(key, epoch, from, to)).await;
         events.extend(page.map_err(|error| {
             let text = format!("the events can't be read: {error}");
             match error {

@@ -15,6 +15,7 @@ use crate::machine::{
 };
 use crate::processor::{Ask, Question};
 use crate::storage::{Commit, Outcome as Committed, StorageError};
+use crate::telemetry::metrics::Stored;
 use crate::wire::{self, HistoryRange, timestamp};
 use crate::woody::format_deadline;
 
@@ -40,9 +41,12 @@ impl Worker {
     /// The machine's record as of the last commit, tombstones included.
     pub(super) async fn load(&mut self) -> Result<Option<Arc<Record>>, EngineError> {
         if let Some(record) = self.cached(|cached| cached.record.clone()) {
+            self.namespace.metrics.cache_hit.inc();
             return Ok(record);
         }
-        let loaded = self.shared().storage.read(&self.key, None).await;
+        self.namespace.metrics.cache_miss.inc();
+        let read = self.shared().storage.read(&self.key, None);
+        let loaded = self.namespace.stored(Stored::GetMachine, read).await;
         self.loaded();
         match loaded {
             Ok(loaded) => {
@@ -186,7 +190,8 @@ impl Worker {
             return Ok(events);
         }
         let storage = &self.shared().storage;
-        let mut events = storage.events(&self.key, record.epoch, slice.first, slice.last).await?;
+        let read = storage.events(&self.key, record.epoch, slice.first, slice.last);
+        let mut events = self.namespace.stored(Stored::GetEvents, read).await?;
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| {
             if let Some(cached) = cell {
@@ -264,7 +269,8 @@ impl Worker {
         let mut attempt = 0;
         let mut last = false;
         loop {
-            let (error, unknown) = match storage.commit(commit.clone()).await {
+            let (error, unknown) = match self.namespace.stored(Stored::PutMachine, storage.commit(commit.clone())).await
+            {
                 Committed::Committed => return Ok(Put::Committed),
                 Committed::Conflict => return Ok(Put::Conflict),
                 Committed::TagTaken => return Ok(Put::TagTaken),
@@ -334,11 +340,12 @@ impl Worker {
             (true, false) if exists => metrics.repaired.inc(),
             _ => {}
         }
+        let now = self.shared().clock.now();
         let due = |record: Option<&Record>| record.and_then(Record::timer_due);
         match (due(before), due(after)) {
             (due_before, Some(due)) if due_before != Some(due) => match impact {
                 Impact::Timeout => {
-                    metrics.timer_rescheduled.inc();
+                    metrics.timers.rescheduled.happened(due - now);
                     if let Some(Status::Working(Phase::Retrying { attempt, at })) = after.map(|it| &it.status) {
                         tracing::info!(
                             mg_pulse_event_id = "mg_core_timer_lifecycle_rescheduled",
@@ -348,9 +355,9 @@ impl Worker {
                         );
                     }
                 }
-                _ => metrics.timer_created.inc(),
+                _ => metrics.timers.created.happened(due - now),
             },
-            (Some(_), None) => metrics.timer_removed.inc(),
+            (Some(due), None) => metrics.timers.removed.happened(due - now),
             _ => {}
         }
     }

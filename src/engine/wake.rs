@@ -10,9 +10,11 @@ use super::NamespaceOptions;
 use super::error::EngineError;
 use super::namespace::Ticket;
 use super::worker::Worker;
+use crate::clock::Stopwatch;
 use crate::machine::{
-    Dispatch, Impact, NotificationId, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
+    Dispatch, Impact, NotificationId, Phase, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
 };
+use crate::telemetry::metrics::{Scheduler, Stored};
 use crate::wire::timestamp;
 
 /// Milliseconds that a processor has for a notification.
@@ -33,18 +35,28 @@ enum Woken {
     Postponed,
 }
 
+fn is_retrying(record: &Record) -> bool {
+    matches!(record.status, Status::Working(Phase::Retrying { .. }))
+}
+
 // === impl Worker: waking ===
 
 impl Worker {
-    pub(super) async fn wake_up(&mut self, ticket: Ticket) {
+    pub(super) async fn wake_up(&mut self, mut ticket: Ticket) {
         // The schedule has taken the due out.
         self.scheduled = None;
-        self.namespace.metrics.task_started.inc();
-        let woken = AssertUnwindSafe(self.wake(ticket.told)).catch_unwind().await;
+        let watch = Stopwatch::start();
+        let woken = AssertUnwindSafe(self.wake(&mut ticket)).catch_unwind().await;
         let woken = woken.unwrap_or_else(|_| {
             self.panicked();
             Woken::Postponed
         });
+        let metrics = self.namespace.metrics.scheduler(ticket.scheduler);
+        metrics.active.dec();
+        if !matches!(woken, Woken::Postponed) {
+            metrics.finished.inc();
+            metrics.duration.observe(watch.elapsed().as_secs_f64());
+        }
         self.namespace.metrics.task_finished.inc();
         self.ship();
         // INVARIANT: the ticket goes before the schedule is told: while it is out, the machine is not woken again.
@@ -85,15 +97,21 @@ impl Worker {
 
     /// Does one thing that is due, what has been due for longest. Who was told of more than the record's due looks for
     /// notifications too.
-    async fn wake(&mut self, told: bool) -> Woken {
-        let record = match self.load().await {
+    async fn wake(&mut self, ticket: &mut Ticket) -> Woken {
+        let told = ticket.told;
+        let loaded = self.load().await;
+        let now = self.shared().clock.now();
+        let due = match &loaded {
+            Ok(Some(record)) => self.wishes(record).filter(|(due, _)| *due <= now).min_by_key(|(due, _)| *due),
+            _ => None,
+        };
+        self.begin(ticket, loaded.as_ref().ok().and_then(Option::as_deref), due.map(|(_, wake)| wake));
+        let record = match loaded {
             Ok(Some(record)) => record,
             // Entries of a machine that is gone altogether.
             Ok(None) => return self.deliver(None).await,
             Err(error) => return self.postponed(&error),
         };
-        let now = self.shared().clock.now();
-        let due = self.wishes(&record).filter(|(due, _)| *due <= now).min_by_key(|(due, _)| *due);
         let woken = match due {
             Some((_, Wake::Pay)) => match self.pay(&record).await {
                 Woken::Postponed => {
@@ -128,11 +146,27 @@ impl Worker {
         if told && matches!(woken, Woken::Done) { Woken::Again } else { woken }
     }
 
+    /// Counts a wake-up, now that its reason is known.
+    fn begin(&self, ticket: &mut Ticket, record: Option<&Record>, wake: Option<Wake>) {
+        ticket.scheduler = match wake {
+            Some(Wake::Timeout) if record.is_some_and(is_retrying) => Scheduler::TimersRetries,
+            Some(Wake::Timeout) => Scheduler::Timers,
+            Some(Wake::Notifications) | None => Scheduler::Notification,
+            Some(Wake::Pay | Wake::Forget | Wake::Outbox) => Scheduler::Overseer,
+        };
+        let metrics = self.namespace.metrics.scheduler(ticket.scheduler);
+        metrics.created.inc();
+        metrics.started.inc();
+        metrics.active.inc();
+        metrics.delay.observe(self.shared().clock.now().saturating_sub(ticket.due).max(0) as f64 / 1_000.0);
+    }
+
     async fn pay(&mut self, record: &Arc<Record>) -> Woken {
         let mut epochs = Vec::new();
         for debt in record.payable() {
             epochs.push(debt.epoch);
-            let paid = self.shared().storage.delete_epoch(&self.key, debt.epoch, debt.last_event).await;
+            let delete = self.shared().storage.delete_epoch(&self.key, debt.epoch, debt.last_event);
+            let paid = self.namespace.stored(Stored::DeleteEvents, delete).await;
             if let Err(error) = paid {
                 return self.postponed(&error.into());
             }
@@ -145,7 +179,18 @@ impl Worker {
             return Woken::Postponed;
         }
         let context = record.timer.as_ref().map(|timer| timer.context.clone()).unwrap_or_default();
-        self.conclude(record, Impact::Timeout, context, self.namespace.options.timer_processing_ms).await
+        let namespace = self.namespace.clone();
+        let timers = &namespace.metrics.timers;
+        let metrics = if is_retrying(record) { &timers.retries } else { &timers.normal };
+        metrics.started.inc();
+        let watch = Stopwatch::start();
+        let woken = self.conclude(record, Impact::Timeout, context, namespace.options.timer_processing_ms).await;
+        metrics.finished.inc();
+        metrics.duration.observe(watch.elapsed().as_secs_f64());
+        if matches!(woken, Woken::Postponed) {
+            timers.rescheduling_error.happened(0);
+        }
+        woken
     }
 
     /// Delivers the oldest notification that waits.
@@ -153,7 +198,8 @@ impl Worker {
         if self.namespace.options.notifications.is_none() {
             return Woken::Done;
         }
-        let waiting = match self.shared().storage.notifications(&self.key, NOTIFICATION_PAGE).await {
+        let search = self.shared().storage.notifications(&self.key, NOTIFICATION_PAGE);
+        let waiting = match self.namespace.stored(Stored::SearchNotifications, search).await {
             Ok(waiting) => waiting,
             Err(error) => return self.postponed(&error.into()),
         };
@@ -176,6 +222,7 @@ impl Worker {
         match (dispatch(record.as_deref(), &impact, self.shared().clock.now()), record) {
             (Dispatch::Park, _) => {
                 self.namespace.metrics.notification_error.inc();
+                self.namespace.metrics.delivery_rescheduled.inc();
                 self.settle(&[], &ids).await
             }
             (Dispatch::Ask, Some(_)) if self.namespace.is_behind() => Woken::Postponed,
@@ -201,7 +248,10 @@ impl Worker {
                 step.instrument(scope).await
             }
             (_, _) => match self.settle(&[id], &[]).await {
-                Woken::Done => more,
+                Woken::Done => {
+                    self.namespace.metrics.delivery_deleted.inc();
+                    more
+                }
                 woken => woken,
             },
         }
@@ -209,6 +259,7 @@ impl Worker {
 
     /// A delivery failed: the record says when the next one is.
     fn undelivered(&self) {
+        self.namespace.metrics.delivery_rescheduled.inc();
         let next = self.record().and_then(|record| record.notifications_due);
         tracing::warn!(
             mg_pulse_event_id = "mg_core_machine_notification_delivery_error",
@@ -223,7 +274,8 @@ impl Worker {
         if delete.is_empty() && park.is_empty() {
             return Woken::Done;
         }
-        match self.shared().storage.settle_notifications(&self.key, delete, park).await {
+        let settle = self.shared().storage.settle_notifications(&self.key, delete, park);
+        match self.namespace.stored(Stored::DeleteNotifications, settle).await {
             Ok(()) => Woken::Done,
             Err(error) => self.postponed(&error.into()),
         }

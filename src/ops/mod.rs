@@ -1,6 +1,7 @@
 //! What operators and probes ask over HTTP: health and metrics. Not woody: no headers are asked for.
 //! And, on the command line, of a ledger and of a table.
 
+pub mod health;
 pub mod ledger;
 pub mod schema;
 
@@ -14,6 +15,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 
 use crate::telemetry::Metrics;
 use crate::woody::Server;
+pub use health::Health;
 
 /// Whether the service takes work. It stops being ready before it stops.
 #[derive(Debug, Default)]
@@ -32,11 +34,17 @@ impl Readiness {
 }
 
 /// Puts `/health`, `/healthz/*` and `/metrics` on the server.
-pub fn routes(server: Server, service_name: &str, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Server {
-    let service = service_name.to_owned();
+pub fn routes(server: Server, health: Health, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Server {
+    let health = Arc::new(health);
     let health = move |_: Parts| {
-        let checks = serde_json::json!({ "service": service });
-        async move { json(StatusCode::OK, &checks) }
+        let health = health.clone();
+        async move {
+            // A file system may take its time to answer.
+            match tokio::task::spawn_blocking(move || health.look()).await {
+                Ok((status, checks)) => json(status, &checks),
+                Err(error) => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "error": error.to_string() })),
+            }
+        }
     };
     let startup = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "startup": [] })) };
     let liveness = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "liveness": [] })) };

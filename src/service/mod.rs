@@ -1,5 +1,6 @@
 //! Builds the service from settings, and runs it until it is told to stop.
 
+mod checks;
 mod ledgers;
 mod namespaces;
 
@@ -16,13 +17,13 @@ use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};
 use crate::config::{DynamodbSettings, Settings, StorageSettings};
 use crate::engine::{Engine, EngineOptions};
-use crate::ops::{self, Readiness};
+use crate::ops::{self, Health, Readiness};
 #[cfg(feature = "dynamodb")]
 use crate::storage::dynamodb::{self, Dynamodb};
 use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError, WriterStats};
 use crate::storage::memory::Memory;
 use crate::storage::{Storage, StorageError};
-use crate::telemetry::{Metrics, metrics as names};
+use crate::telemetry::{self, Metrics, metrics as names};
 use crate::wire;
 use crate::woody::{Server, ServerSettings};
 
@@ -115,7 +116,9 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     let cached = engine.clone();
     metrics.watch(names::CACHE_BYTES, move || cached.cached_bytes() as u64);
     let connections = server.connections();
-    let (waiting, refused) = (connections.clone(), connections.clone());
+    let (waiting, refused, listener) = (connections.clone(), connections.clone(), connections.clone());
+    metrics.watch_listener(move || listener.open());
+    metrics.watch(names::LOG_LINES_DROPPED, telemetry::log::dropped);
     metrics.watch(names::CONNECTIONS_OPEN, move || connections.open());
     metrics.watch(names::CONNECTIONS_WAITING, move || waiting.waiting());
     metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
@@ -123,8 +126,9 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), namespaces::interface(it))).collect();
     let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
     let readiness = Arc::new(Readiness::default());
+    let health = Health::new(&settings.service_name, &settings.limits, checks::of(&settings.storage, &engine));
     let automaton = Arc::new(Automaton::new(engine.clone(), interfaces));
-    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone())
+    let server = ops::routes(server, health, readiness.clone(), metrics.clone())
         .route("/v1/automaton", automaton)
         .route("/v1/event_sink", Arc::new(EventSink::new(storage.clone(), ledgers.clone())));
     readiness.set(true);
@@ -202,10 +206,11 @@ fn watch_writer(metrics: &Metrics, stats: &Arc<WriterStats>) {
     watch(names::COMMIT_WRITES, |stats| &stats.writes);
     watch(names::COMMIT_OVERLAPPED, |stats| &stats.overlapped);
     watch(names::COMMIT_BYTES, |stats| &stats.bytes);
-    watch(names::COMMIT_SYNC_MICROS, |stats| &stats.sync_micros);
     watch(names::COMMIT_MAX_BATCH, |stats| &stats.max_batch);
     watch(names::COMMIT_WAITING, |stats| &stats.waiting);
     watch(names::STORAGE_FREE_BYTES, |stats| &stats.free_bytes);
+    metrics.show(names::COMMIT_SYNC_SECONDS, &stats.sync_seconds);
+    metrics.show(names::COMMIT_BATCH_SIZE, &stats.batch_size);
 }
 
 fn engine_options(settings: &Settings) -> EngineOptions {

@@ -13,7 +13,8 @@ use std::time::Duration;
 use machinegun::clock::Clock;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -171,6 +172,18 @@ impl Machinegun {
     /// All lines of the log so far.
     pub fn log(&self) -> Vec<String> {
         self.lines.borrow().clone()
+    }
+
+    /// What a plain GET answers: status, head, body.
+    pub async fn get(&self, path: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address).await.expect("the service listens");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("a request is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("the end of the headers");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        (status, head.to_owned(), body.to_owned())
     }
 
     pub fn hang_up(&self) {
