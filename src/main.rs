@@ -79,7 +79,7 @@ async fn main() -> ExitCode {
 
 async fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     let (settings, report) = config::load(path)?;
-    let telemetry = Telemetry::start(&settings.logging)?;
+    let telemetry = Telemetry::start(&settings)?;
     telemetry.reopen_at_hangup()?;
     for notice in &report.notices {
         tracing::warn!("{notice}");

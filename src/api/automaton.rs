@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::{args, checked, reply};
 use crate::engine::{Engine, EngineError, NamespaceEngine, Request};
 use crate::machine::{Impact, MachineId, Refusal, RequestContext, Status, Success, shown_timer};
-use crate::telemetry::scope;
+use crate::telemetry::{scope, trace};
 use crate::wire::{
     self, Call, DescribedParams, DescriptorParams, Exception, GetMachine, HistoryRange, LegacyRepair, Machine,
     MachineDescriptor, MachineStatus, MachineStatusFailed, MachineStatusWorking, Method, Modernize, Notify,
@@ -193,7 +193,8 @@ fn request_context(context: Context) -> RequestContext {
         trace_id: context.trace_id,
         span_id: context.span_id,
         meta: context.meta,
-        trace: context.trace.into_iter().map(header).collect(),
+        // What is caused by this request hangs on our own span, if there is one.
+        trace: trace::depart().unwrap_or_else(|| context.trace.into_iter().map(header).collect()),
     }
 }
 

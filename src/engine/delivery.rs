@@ -13,6 +13,7 @@ use crate::machine::{Epoch, MachineKey, Parcel};
 use crate::sink::{Content, Delivery, Sink, SinkError};
 use crate::storage::StorageError;
 use crate::telemetry::metrics::Stored;
+use crate::telemetry::trace::traced;
 
 /// Events in one delivery, and their bytes: one event alone may be larger.
 const MOST_EVENTS: i64 = 500;
@@ -77,7 +78,20 @@ impl Job {
                 Content::Events(events)
             }
         };
-        self.to.publish(Delivery { key: self.key.clone(), content }).await
+        let count = match &content {
+            Content::Events(events) => events.len(),
+            Content::Lifecycle(_) => 1,
+        };
+        let handler = &*self.namespace.options.sinks[self.sink].name;
+        let span = traced!(
+            "sinking events",
+            kind = "producer",
+            mg.event_sink.handler = handler,
+            mg.event_sink.count = count,
+            mg.machine.ns = self.key.ns.as_str(),
+            mg.machine.id = %self.key.id,
+        );
+        self.to.publish(Delivery { key: self.key.clone(), content }).instrument(span).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tracing::Span;
+use tracing::{Instrument, Span};
 
 use super::backlog::Backlog;
 use super::error::{Bound, EngineError};
@@ -20,6 +20,7 @@ use crate::machine::{
     slice,
 };
 use crate::telemetry::metrics::{Scheduler, Stored};
+use crate::telemetry::trace::{happened, traced};
 use crate::telemetry::{Metrics, NamespaceMetrics};
 use crate::wire::{HistoryRange, Value};
 
@@ -135,7 +136,7 @@ impl NamespaceEngine {
         let metrics = self.metrics.stored(what);
         metrics.start.inc();
         let watch = Stopwatch::start();
-        let answer = request.await;
+        let answer = request.instrument(traced!(what.doing())).await;
         metrics.finish.inc();
         metrics.duration.observe(watch.elapsed().as_secs_f64());
         answer
@@ -225,6 +226,7 @@ impl NamespaceEngine {
         let now = self.shared.clock.now();
         self.stored(Stored::PutNotification, self.shared.storage.put_notification(&key, &notification, now)).await?;
         self.metrics.notification_created.inc();
+        happened!("notification created");
         if self.options.notifications.is_some() {
             // If it can't be told now, the entry's own due is found by the next scan.
             self.schedule.wake_at(&id, now);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::cache::Cached;
 use super::error::EngineError;
@@ -16,6 +17,7 @@ use crate::machine::{
 use crate::processor::{Ask, Question};
 use crate::storage::{Commit, Outcome as Committed, StorageError};
 use crate::telemetry::metrics::Stored;
+use crate::telemetry::trace::{happened, traced};
 use crate::wire::{self, HistoryRange, timestamp};
 use crate::woody::format_deadline;
 
@@ -54,6 +56,7 @@ impl Worker {
                 self.outbox.noted();
                 self.change(|cell| *cell = Some(Cached::new(record.clone())));
                 self.namespace.metrics.loaded.inc();
+                happened!("machine loaded");
                 Ok(record)
             }
             Err(error) => {
@@ -167,7 +170,12 @@ impl Worker {
         };
         let deadline = request.deadline;
         let question = Question { ask, machine, context: request.context.clone(), deadline };
-        let answer = self.namespace.options.processor.ask(question);
+        let span = traced!(
+            tracing::field::display(format_args!("processing machine '{}'", impact.name())),
+            mg.machine.ns = self.key.ns.as_str(),
+            mg.machine.id = %self.key.id,
+        );
+        let answer = self.namespace.options.processor.ask(question).instrument(span);
         let outcome = self.shared().clock.timeout_at(deadline.saturating_add(GUARD_MS), answer).await;
         let outcome = outcome.unwrap_or_else(|_| Outcome::Transient("the processor did not answer in time".to_owned()));
         if let Outcome::Transient(reason) | Outcome::HeldBack(reason) = &outcome {
@@ -320,9 +328,11 @@ impl Worker {
         let failed = |record: Option<&Record>| record.is_some_and(|it| matches!(it.status, Status::Failed { .. }));
         if matches!(impact, Impact::Init { .. }) {
             metrics.created.inc();
+            happened!("machine created");
         }
         if !exists && (existed || matches!(impact, Impact::Init { .. })) {
             metrics.removed.inc();
+            happened!("machine removed");
         }
         match (failed(before), failed(after)) {
             (false, true) => {
@@ -337,7 +347,10 @@ impl Worker {
                     );
                 }
             }
-            (true, false) if exists => metrics.repaired.inc(),
+            (true, false) if exists => {
+                metrics.repaired.inc();
+                happened!("machine repaired");
+            }
             _ => {}
         }
         let now = self.shared().clock.now();
@@ -346,6 +359,7 @@ impl Worker {
             (due_before, Some(due)) if due_before != Some(due) => match impact {
                 Impact::Timeout => {
                     metrics.timers.rescheduled.happened(due - now);
+                    happened!("timer rescheduled");
                     if let Some(Status::Working(Phase::Retrying { attempt, at })) = after.map(|it| &it.status) {
                         tracing::info!(
                             mg_pulse_event_id = "mg_core_timer_lifecycle_rescheduled",
@@ -355,9 +369,15 @@ impl Worker {
                         );
                     }
                 }
-                _ => metrics.timers.created.happened(due - now),
+                _ => {
+                    metrics.timers.created.happened(due - now);
+                    happened!("timer created");
+                }
             },
-            (Some(due), None) => metrics.timers.removed.happened(due - now),
+            (Some(due), None) => {
+                metrics.timers.removed.happened(due - now);
+                happened!("timer removed");
+            }
             _ => {}
         }
     }

@@ -15,6 +15,7 @@ use crate::machine::{
     Dispatch, Impact, NotificationId, Phase, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
 };
 use crate::telemetry::metrics::{Scheduler, Stored};
+use crate::telemetry::trace::happened;
 use crate::wire::timestamp;
 
 /// Milliseconds that a processor has for a notification.
@@ -234,6 +235,7 @@ impl Worker {
                     let woken = match answer {
                         Ok(Some(_)) => {
                             self.namespace.metrics.notification_success.inc();
+                            happened!("notification delivered");
                             more
                         }
                         answer => {

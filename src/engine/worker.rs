@@ -17,6 +17,7 @@ use super::{Request, Shared};
 use crate::clock::Stopwatch;
 use crate::machine::{Impact, MachineKey, NotificationId, Record, RequestContext, Success};
 use crate::telemetry::scope;
+use crate::telemetry::trace::{self, traced};
 
 #[derive(Debug)]
 pub(super) enum Message {
@@ -297,7 +298,9 @@ impl Worker {
 
     /// The scope of work that no request waits for, under the ids of the request that asked for it back then.
     pub(super) fn scope(&self, context: &RequestContext) -> Span {
-        scope::woken(&context.trace_id, &context.span_id, self.key.ns.as_str(), self.key.id.as_bytes())
+        let scope = scope::woken(&context.trace_id, &context.span_id, self.key.ns.as_str(), self.key.id.as_bytes());
+        trace::arrive(&scope, context.trace.iter().map(|(name, value)| (&name[..], &value[..])));
+        scope
     }
 
     pub(super) fn request(&self, context: RequestContext, milliseconds: i64) -> Request {
@@ -307,7 +310,8 @@ impl Worker {
     /// A step that was asked for, with its metrics.
     async fn take(&mut self, impact: Impact, request: &Request) -> Result<Success, EngineError> {
         let watch = self.begun(&impact);
-        let answer = self.step(&impact, request).await;
+        let span = self.running(&impact);
+        let answer = self.step(&impact, request).instrument(span).await;
         self.ended(&impact, watch);
         answer
     }
@@ -320,9 +324,19 @@ impl Worker {
         waiting: &[NotificationId],
     ) -> Result<Option<Success>, EngineError> {
         let watch = self.begun(impact);
-        let answer = self.once(record, impact, request, waiting).await;
+        let span = self.running(impact);
+        let answer = self.once(record, impact, request, waiting).instrument(span).await;
         self.ended(impact, watch);
         answer
+    }
+
+    /// A step in traces.
+    fn running(&self, impact: &Impact) -> Span {
+        traced!(
+            tracing::field::display(format_args!("running machine '{}'", impact.name())),
+            mg.machine.ns = self.key.ns.as_str(),
+            mg.machine.id = %self.key.id,
+        )
     }
 
     fn begun(&self, impact: &Impact) -> Stopwatch {

@@ -27,7 +27,6 @@ macro_rules! scope {
             $name,
             machine_ns = tracing::field::Empty,
             machine_id = tracing::field::Empty,
-            otel.name = tracing::field::Empty,
             $($fields)*
         )
     };

@@ -126,6 +126,13 @@ impl Machinegun {
         Self::start_under(&[] as &[&OsStr], config).await
     }
 
+    /// As [`Self::start`], in an environment with these variables.
+    pub async fn start_in(environment: &[(&str, &str)], config: &Path) -> Self {
+        let variables = environment.iter().map(|(name, value)| format!("{name}={value}"));
+        let runner: Vec<String> = std::iter::once("env".to_owned()).chain(variables).collect();
+        Self::start_under(&runner, config).await
+    }
+
     /// As [`Self::start`], run by another program, whose arguments end where the service's command begins.
     pub async fn start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Self {
         let mut child = spawn(runner, config);

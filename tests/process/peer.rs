@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
 use machinegun::clock::{Clock, Snowflakes};
 use machinegun::wire::{
     self, Call, DescribedParams, DescriptorParams, Direction, Exception, GetHistory, GetHistoryParams, GetMachine,
@@ -28,6 +28,8 @@ pub struct Peer {
     event_sink_url: Uri,
     ids: Arc<Snowflakes>,
     clock: Clock,
+    /// Headers of a trace that its calls are made in.
+    trace: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// An exception that the method declares, or no answer of the method at all.
@@ -54,6 +56,7 @@ impl Peer {
             event_sink_url: url("/v1/event_sink"),
             ids,
             clock,
+            trace: Vec::new(),
         }
     }
 
@@ -62,12 +65,18 @@ impl Peer {
         Self { ns: bytes(ns), ..self.clone() }
     }
 
+    /// The same, within a trace.
+    pub fn traced(&self, name: &'static str, value: &'static str) -> Self {
+        let trace = vec![(HeaderName::from_static(name), HeaderValue::from_static(value))];
+        Self { trace, ..self.clone() }
+    }
+
     pub async fn ask<M: Method>(&self, args: M::Args, patience_ms: i64) -> Answer<M::Success> {
         self.ask_at::<M>(&self.url, args, patience_ms).await
     }
 
     async fn ask_at<M: Method>(&self, url: &Uri, args: M::Args, patience_ms: i64) -> Answer<M::Success> {
-        let (deadline, context) = (self.clock.now() + patience_ms, Context::root(&self.ids));
+        let (deadline, context) = (self.clock.now() + patience_ms, self.context());
         let answer = self.client.call(url, &context, Some(deadline), wire::write_call::<M>(&args, 0)).await;
         let answer = wire::read_reply::<M>(answer.map_err(Failure::Failed)?, Limits::default());
         answer.expect("a well-formed answer").map_err(Failure::Thrown)
@@ -124,6 +133,10 @@ impl Peer {
         let params = GetHistoryParams { event_sink_id: bytes(sink), range };
         let page = self.ask_at::<GetHistory>(&self.event_sink_url, params, PATIENCE_MS).await?;
         Ok(page.decoded().map(|entry| entry.expect("a well-formed entry")).collect())
+    }
+
+    fn context(&self) -> Context {
+        Context { trace: self.trace.clone(), ..Context::root(&self.ids) }
     }
 
     fn descriptor(&self, id: &str, range: HistoryRange) -> MachineDescriptor {

@@ -16,6 +16,7 @@ use super::output::Output;
 use super::{severity, timestamp};
 use crate::clock::Clock;
 use crate::config::LogFormatter;
+use crate::telemetry::trace;
 
 /// Fields whose names begin so stand together in an object of this name.
 const OBJECTS: [&str; 3] = ["error", "rpc.server", "rpc.client"];
@@ -24,8 +25,7 @@ const OBJECTS: [&str; 3] = ["error", "rpc.server", "rpc.client"];
 const JSON: &str = ".metadata";
 
 /// Never cut: who looks for one looks for all of it.
-const WHOLE: [&str; 7] =
-    ["trace_id", "span_id", "parent_id", "machine_ns", "machine_id", "otel_trace_id", "otel_span_id"];
+const WHOLE: [&str; 5] = ["trace_id", "span_id", "parent_id", "machine_ns", "machine_id"];
 
 /// Fields that are for traces alone.
 const OF_TRACES: &str = "otel.";
@@ -120,6 +120,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             if let Some(fields) = span.extensions().get::<Fields>() {
                 fields.write(&mut line, &mut said);
             }
+        }
+        if let Some((trace, span)) = trace::ids() {
+            field(&mut line, "otel_trace_id", format!("\"{trace}\"").as_bytes());
+            field(&mut line, "otel_span_id", format!("\"{span}\"").as_bytes());
         }
         line.extend_from_slice(b"}\n");
         self.output.push(&line);

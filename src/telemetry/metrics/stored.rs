@@ -49,6 +49,20 @@ pub struct OperationMetrics {
 // === impl Stored ===
 
 impl Stored {
+    /// As a span says it.
+    pub fn doing(self) -> &'static str {
+        match self {
+            Self::GetMachine => "getting machine",
+            Self::PutMachine => "updating machine",
+            Self::SearchMachine => "searching machines",
+            Self::GetEvents => "getting events",
+            Self::DeleteEvents => "deleting events",
+            Self::PutNotification => "updating notification",
+            Self::SearchNotifications => "searching notifications",
+            Self::DeleteNotifications => "deleting notifications",
+        }
+    }
+
     /// Which things, and what is done to them.
     pub fn names(self) -> (&'static str, &'static str) {
         match self {

@@ -16,12 +16,15 @@ use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
+use tracing::Instrument;
+use tracing::field::display;
 
 use super::context::Context;
 use super::deadline::format_deadline;
 use super::error::Error;
 use super::lines::Made;
 use crate::clock::{Clock, Snowflakes, Stopwatch};
+use crate::telemetry::trace::{self, traced};
 use pool::{Peer, Pool};
 
 static TRACE_ID: HeaderName = HeaderName::from_static("woody.trace-id");
@@ -104,10 +107,17 @@ impl Client {
             deadline,
             watch: Stopwatch::start(),
         };
-        made.begun();
-        let result = self.exchange(url, context, &span_id, deadline, message.clone()).await;
-        made.ended(&result);
-        result
+        let exchange = async {
+            made.begun();
+            let result = self.exchange(url, context, &span_id, deadline, message.clone()).await;
+            made.ended(&result);
+            result
+        };
+        let span = traced!(tracing::field::Empty, kind = "client");
+        if !span.is_disabled() {
+            span.record("otel.name", display(format_args!("client {made}")));
+        }
+        exchange.instrument(span).await
     }
 
     async fn exchange(
@@ -203,8 +213,20 @@ impl Client {
                 .map_err(|_| Error::unexpected("a meta key of the context is no header name"))?;
             headers.append(name, value("meta", meta.clone())?);
         }
-        for (name, value) in &context.trace {
-            headers.append(name.clone(), value.clone());
+        match trace::depart() {
+            // The peer's span becomes a child of ours.
+            Some(ours) => {
+                for (name, header) in ours {
+                    let name = HeaderName::from_bytes(&name)
+                        .map_err(|_| Error::unexpected("a propagator made no header name"))?;
+                    headers.append(name, value("trace", header)?);
+                }
+            }
+            None => {
+                for (name, value) in &context.trace {
+                    headers.append(name.clone(), value.clone());
+                }
+            }
         }
         Ok(headers)
     }

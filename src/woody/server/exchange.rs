@@ -20,7 +20,7 @@ use super::settings::ServerSettings;
 use super::stream::{Phase, Watch};
 use super::{MethodKind, Plain, Reply, Service};
 use crate::clock::Clock;
-use crate::telemetry::scope;
+use crate::telemetry::{scope, trace};
 use crate::wire::{Header, HeaderError, MessageType, Reader};
 use crate::woody::context::Context;
 use crate::woody::error::Error;
@@ -88,6 +88,7 @@ async fn answer(
     };
     let context = head.check(&parts, &shared.clock)?;
     *scope = scope::request(&context.trace_id, &context.span_id, &context.parent_id);
+    trace::arrive(scope, context.trace.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())));
     serve(shared, watch, upload, service, context).instrument(scope.clone()).await
 }
 
@@ -117,6 +118,7 @@ async fn serve(
     // The message's type counts for as much as the method's: no answer is awaited where either says so.
     let oneway = kind == MethodKind::Oneway || header.kind == MessageType::Oneway;
     let call = Received::new(service.name(), header.name.clone(), oneway, &context);
+    trace::name(format_args!("server {call}"));
     call.invoked();
     let handler = async move { service.handle(context, header.name, args, header.seqid).await };
     // Detached, it keeps the request's scope.
