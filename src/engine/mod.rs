@@ -214,7 +214,7 @@ impl Engine {
     async fn scan_once(&self, until: i64) -> Result<(), StorageError> {
         let mut after = None;
         loop {
-            let page = self.shared.storage.dues(until, after.as_ref(), SCAN_PAGE).await?;
+            let page = self.shared.storage.dues(None, until, after.as_ref(), SCAN_PAGE).await?;
             for due in &page {
                 if let Some(namespace) = self.namespaces.get(due.key.ns.as_str()) {
                     namespace.schedule.found(&due.key.id, due.at);
