@@ -29,6 +29,7 @@ impl From<EngineError> for Failure {
             EngineError::Overload(_)
             | EngineError::DeadlineReached
             | EngineError::Stopping
+            | EngineError::NotOwner
             | EngineError::Sink(_)
             | EngineError::Storage(StorageError::Unavailable(_)) => Self::Failed(woody::Error::unavailable(text)),
             EngineError::Storage(StorageError::Corrupt(_)) | EngineError::Modernizer(_) => {
@@ -74,6 +75,7 @@ mod tests {
             (EngineError::Overload(Bound::StepsInFlight), 503),
             (EngineError::DeadlineReached, 503),
             (EngineError::Stopping, 503),
+            (EngineError::NotOwner, 503),
             (StorageError::Unavailable("down".into()).into(), 503),
             (StorageError::Corrupt("gap".into()).into(), 500),
             (ModernizerError("a lower version".into()).into(), 500),

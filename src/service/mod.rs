@@ -109,8 +109,15 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     for namespace in &settings.namespaces {
         namespaces.push(namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?);
     }
-    let engine =
-        Engine::start(storage.clone(), clock.clone(), snowflakes, &metrics, engine_options(&settings), namespaces);
+    let engine = Engine::start(
+        storage.clone(),
+        None,
+        clock.clone(),
+        snowflakes,
+        &metrics,
+        engine_options(&settings),
+        namespaces,
+    );
 
     let cached = engine.clone();
     metrics.watch(names::CACHE_BYTES, move || cached.cached_bytes() as u64);
