@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::reader::Section;
 use super::settings::{
     DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput,
     LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
-use super::tree::Value;
 use super::{kafka, namespaces, storage};
 
 /// Beyond this a bound bounds nothing.
