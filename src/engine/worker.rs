@@ -50,6 +50,8 @@ pub(super) struct Worker {
     pub(super) scheduled: Option<i64>,
     left: bool,
     pub(super) outbox: Outbox,
+    /// The step that is being answered has committed events, whatever its answer is.
+    pub(super) committed_events: bool,
     /// The last turn was a delivery's end: the next one is a message's.
     yielded: bool,
 }
@@ -107,6 +109,7 @@ impl Worker {
             scheduled: None,
             left: false,
             outbox: Outbox::default(),
+            committed_events: false,
             yielded: false,
         }
     }
@@ -159,13 +162,14 @@ impl Worker {
             drop(admitted);
             return reply.send(Err(EngineError::TimedOut));
         }
+        self.committed_events = false;
         let answer = AssertUnwindSafe(self.take(impact, &request)).catch_unwind().await;
         let mut answer = answer.unwrap_or_else(|_| {
             self.panicked();
             Err(EngineError::Killed)
         });
         self.ship();
-        if answer.is_ok() && self.replies_wait() {
+        if (answer.is_ok() || self.committed_events) && self.replies_wait() {
             answer = match self.acknowledged(request.deadline).await {
                 Ok(()) => answer,
                 Err(error) => Err(error),

@@ -38,6 +38,8 @@ pub enum StartError {
     Storage(#[from] OpenError),
     #[error("storage: {0}")]
     Table(String),
+    #[error("the end of ledger {sink:?} can't be found: {error}")]
+    Ledger { sink: String, error: StorageError },
     #[error("namespaces.{namespace}.{key}: {reason}")]
     ProcessorUrl { namespace: String, key: String, reason: String },
     #[error("{0}")]
@@ -105,9 +107,12 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     let storage = open_storage(&settings.storage, &metrics).await?;
     let snowflakes = Snowflakes::new(settings.snowflake_machine_id.unwrap_or_else(machine_id_of_host), clock.clone());
     let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };
+    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
+    let writers = ledgers::writers(&storage, &ledgers, &clock, &metrics).await?;
     let mut namespaces = Vec::new();
     for namespace in &settings.namespaces {
-        namespaces.push(namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?);
+        let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?;
+        namespaces.push(namespaces::with_sinks(options, namespace, &writers));
     }
     let engine =
         Engine::start(storage.clone(), clock.clone(), snowflakes, &metrics, engine_options(&settings), namespaces);
@@ -121,7 +126,6 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
 
     let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), namespaces::interface(it))).collect();
-    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
     let readiness = Arc::new(Readiness::default());
     let automaton = Arc::new(Automaton::new(engine.clone(), interfaces));
     let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone())

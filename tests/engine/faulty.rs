@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use machinegun::clock::random_bytes;
 use machinegun::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record};
-use machinegun::storage::{Commit, Due, Ledger, Loaded, Outcome, Storage, StorageError};
+use machinegun::storage::{Append, Commit, Due, Ledger, Loaded, Outcome, Storage, StorageError};
 use machinegun::wire::HistoryRange;
 
 use crate::scripted::{Gate, Inside};
@@ -236,6 +236,10 @@ impl Storage for Faulty {
 
     fn ledger(&self) -> Option<&dyn Ledger> {
         self.inner.ledger()
+    }
+
+    fn appended_ledger(&self) -> Option<&dyn Append> {
+        self.inner.appended_ledger()
     }
 
     async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {

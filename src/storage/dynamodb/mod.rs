@@ -2,19 +2,20 @@
 //!
 //! A machine's item is the commit point: each step is one conditional put of it. It carries the newest events itself;
 //! older ones lie in chunks that never change, put there before the item drops them. `keys` and `layout` say how, `commit`
-//! writes, `read` merges, `schema` makes and checks the table. docs/decisions/0003-dynamodb-layout.md says why.
+//! writes, `read` merges, `ledger` appends blocks beside the commits, `schema` makes and checks the table. docs/decisions/0003-dynamodb-layout.md says why.
 //!
 //! One instance of the service at a time: there are no leases yet. Two would not harm what is stored, since every commit
 //! is conditional, but would do work twice.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Commit, Due, LONGEST_TAG, Loaded, Outcome, Storage, StorageError};
+use super::ledger::Head;
+use super::{Append, Commit, Due, LONGEST_TAG, Ledger, Loaded, Outcome, Storage, StorageError};
 use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId};
 use crate::wire::HistoryRange;
 
@@ -24,6 +25,7 @@ mod dues;
 mod erase;
 mod keys;
 mod layout;
+mod ledger;
 mod notifications;
 mod read;
 pub mod schema;
@@ -45,6 +47,8 @@ pub struct Dynamodb {
     /// Commits that were put, or are being put, and have no definite answer yet. A commit that forgets a machine has no
     /// id: it goes by the one that it expects, and `false`.
     pending: Mutex<HashSet<Mark>>,
+    /// The ledgers' heads as they were seen last: the way to where they are now begins there.
+    heads: Mutex<HashMap<String, Head>>,
 }
 
 type Mark = (MachineKey, CommitId, bool);
@@ -62,6 +66,7 @@ impl Dynamodb {
             closed: AtomicBool::new(false),
             standings: Mutex::default(),
             pending: Mutex::default(),
+            heads: Mutex::default(),
         }))
     }
 
@@ -98,7 +103,7 @@ impl Dynamodb {
         }
         match commit.ledgers.is_empty() {
             true => Ok(()),
-            false => Err(StorageError::Unavailable("this store has no ledgers".to_owned())),
+            false => Err(StorageError::Unavailable("this store appends to ledgers beside the commits".to_owned())),
         }
     }
 }
@@ -162,6 +167,14 @@ impl Storage for Dynamodb {
             true => Ok(None),
             false => read::tagged(&self.table, ns, tag).await,
         }
+    }
+
+    fn ledger(&self) -> Option<&dyn Ledger> {
+        Some(self)
+    }
+
+    fn appended_ledger(&self) -> Option<&dyn Append> {
+        Some(self)
     }
 
     async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
