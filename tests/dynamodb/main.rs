@@ -3,6 +3,7 @@
 
 mod faults;
 mod layout;
+mod ledger;
 mod proxy;
 mod schema;
 mod service;

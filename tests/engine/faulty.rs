@@ -239,7 +239,7 @@ impl Storage for Faulty {
     }
 
     fn appended_ledger(&self) -> Option<&dyn Append> {
-        self.inner.appended_ledger()
+        self.inner.appended_ledger().filter(|_| self.up().is_ok())
     }
 
     async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {

@@ -159,7 +159,7 @@ impl Dynamodb {
 
     async fn decode_block(&self, sink: &str, item: &Item) -> Result<Block, StorageError> {
         let Link { first, last, hash, .. } = decode_link(item)?;
-        let digests = bytes_of(item, "d")?.as_chunks::<32>().0.iter().map(|digest| Hash(*digest)).collect::<Vec<_>>();
+        let digests = bytes_of(item, "g")?.as_chunks::<32>().0.iter().map(|digest| Hash(*digest)).collect::<Vec<_>>();
         let partition = keys::ledger(sink, keys::bucket(first));
         let missing = || StorageError::Corrupt(format!("entries of block {first} of ledger {sink:?} are missing"));
         let entries = match item.get("p") {
@@ -315,7 +315,7 @@ impl Append for Dynamodb {
         let partition = keys::ledger(sink, keys::bucket(block.first));
         let mut item = key(&partition, &keys::block(block.first));
         item.insert("h".to_owned(), binary(encode_hash(block.digests.len() as i64, hash)));
-        item.insert("d".to_owned(), binary(block.digests.iter().flat_map(|digest| digest.0).collect::<Vec<_>>()));
+        item.insert("g".to_owned(), binary(block.digests.iter().flat_map(|digest| digest.0).collect::<Vec<_>>()));
         item.insert("o".to_owned(), binary(encode_runs(runs)));
         let mut blobs = Vec::new();
         if encoded_size(&block.entries) > MOST_INLINE {
@@ -377,9 +377,9 @@ impl Append for Dynamodb {
         let update = self.table.calls.update_item().table_name(&self.table.name);
         let update = update
             .set_key(Some(key(&keys::ledger_note(sink), keys::SELF)))
-            .update_expression("SET h = :head, l = :last")
+            .update_expression("SET h = :head, n = :last")
             // Another instance may have noted a later one.
-            .condition_expression("attribute_not_exists(l) OR l < :last")
+            .condition_expression("attribute_not_exists(n) OR n < :last")
             .expression_attribute_values(":head", binary(encode_hash(head.last, head.hash)))
             .expression_attribute_values(":last", number(head.last));
         match update.send().await {
