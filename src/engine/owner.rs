@@ -128,7 +128,6 @@ impl Worker {
             self.ownership.released.clear();
             return false;
         }
-        self.note().await;
         self.forget();
         self.leave()
     }
