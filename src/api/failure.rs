@@ -1,16 +1,23 @@
 //! What callers see of an engine error: the one place that says so.
 
+use bytes::Bytes;
+use http::Response;
+
 use crate::engine::EngineError;
 use crate::machine::Refusal;
 use crate::storage::StorageError;
 use crate::wire::Exception;
 use crate::woody;
 
-/// A declared exception, or a failure of the call itself.
-#[derive(Clone, Debug, PartialEq)]
+/// Why there is no result of this instance's own.
+#[derive(Debug)]
 pub(super) enum Failure {
+    /// A declared exception.
     Thrown(Exception),
+    /// The call itself failed.
     Failed(woody::Error),
+    /// Another instance has answered.
+    Relayed(Response<Bytes>),
 }
 
 impl From<EngineError> for Failure {
@@ -66,7 +73,10 @@ mod tests {
             (Refusal::RepairFailed(reason.clone()).into(), Exception::RepairFailed(reason)),
         ];
         for (error, exception) in thrown {
-            assert_eq!(Failure::from(error), Failure::Thrown(exception));
+            match Failure::from(error) {
+                Failure::Thrown(thrown) => assert_eq!(thrown, exception),
+                other => panic!("{exception:?}: {other:?}"),
+            }
         }
         let failed = [
             (Refusal::Unavailable("processor_unavailable".into()).into(), 503),
@@ -89,7 +99,7 @@ mod tests {
             let text = error.to_string();
             match Failure::from(error) {
                 Failure::Failed(error) => assert_eq!((error.status().as_u16(), error.details), (status, text)),
-                Failure::Thrown(exception) => panic!("{text}: {exception:?}"),
+                other => panic!("{text}: {other:?}"),
             }
         }
     }

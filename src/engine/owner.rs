@@ -128,6 +128,7 @@ impl Worker {
             self.ownership.released.clear();
             return false;
         }
+        self.note().await;
         self.forget();
         self.leave()
     }
