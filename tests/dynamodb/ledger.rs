@@ -12,9 +12,7 @@ use machinegun::machine::{CommitId, Epoch, MachineKey};
 use machinegun::storage::contract::ledgers::{all_entries, verified, wire_event, wire_events};
 use machinegun::storage::contract::sample::key;
 use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions};
-use machinegun::storage::ledger::{
-    Append, Broken, Head, Ledger, LedgerWriter, Run, Source, Unnumbered, verify,
-};
+use machinegun::storage::ledger::{Append, Broken, Head, Ledger, LedgerWriter, Run, Source, Unnumbered, verify};
 use machinegun::storage::{Storage, StorageError};
 use machinegun::telemetry::Metrics;
 use machinegun::wire::Value;
@@ -78,9 +76,8 @@ async fn three_writers_enter_each_event_of_fifty_machines_once() {
                     // As the record that is committed now says it.
                     let behind = pick(&writers).place();
                     let events: Vec<_> = (first..=last).map(|id| wire_event(id, Value::bin(&life.0))).collect();
-                    let deliveries = (0..=(random_unit() * 2.0) as usize).map(|_| {
-                        pick(&writers).enter(&key, life, first, &events, behind)
-                    });
+                    let deliveries = (0..=(random_unit() * 2.0) as usize)
+                        .map(|_| pick(&writers).enter(&key, life, first, &events, behind));
                     for entered in join_all(deliveries).await {
                         entered.unwrap();
                     }
@@ -260,7 +257,8 @@ async fn the_end_is_found_from_anywhere() {
     let (proxy, through, direct) = two_addresses().await;
     let store = opened(&through).await;
     let mut head = Head::EMPTY;
-    for (number, size) in [1, 1_000, 22, 1, 500, 500, 1_000, 24, 1_023, 1, 1_000, 1_000, 999, 1_000].iter().enumerate() {
+    for (number, size) in [1, 1_000, 22, 1, 500, 500, 1_000, 24, 1_023, 1, 1_000, 1_000, 999, 1_000].iter().enumerate()
+    {
         let key = machine(&format!("m{number}"));
         let block = Unnumbered::new(&key, &wire_events(1..=*size)).behind(head);
         assert_eq!(store.append(SINK, &block, &[]).await, Ok(None));

@@ -101,7 +101,9 @@ pub fn misconfigured() -> SinkError {
 
 fn entries(content: &Content) -> Vec<String> {
     match content {
-        Content::Events { events: encoded, .. } => events(encoded).into_iter().map(|(id, text)| format!("{id} {text}")).collect(),
+        Content::Events { events: encoded, .. } => {
+            events(encoded).into_iter().map(|(id, text)| format!("{id} {text}")).collect()
+        }
         Content::Lifecycle(lifecycle) => vec![match &lifecycle.change {
             LifeChange::Created => "created".to_owned(),
             LifeChange::Failed { reason } => format!("failed: {reason}"),

@@ -3,10 +3,10 @@
 use machinegun::engine::EngineError;
 use machinegun::machine::{Impact, Refusal, Status};
 
+use crate::on_every_storage;
 use crate::recorder::Recorder;
 use crate::scripted::{done, reply};
 use crate::world::{self, Mg, World, call, guarded, id, ok, until};
-use crate::on_every_storage;
 
 on_every_storage!(
     a_machine_is_found_by_its_tag,

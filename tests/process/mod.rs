@@ -23,6 +23,9 @@ pub const PATIENCE_MS: i64 = 60_000;
 /// File systems that live in memory, where nothing is ever durable, by the number that statfs gives.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
+/// What a DynamoDB API of one's own asks for, whatever they are.
+const CREDENTIALS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+
 /// A folder on a disk, gone with the test.
 pub struct Folder(TempDir);
 
@@ -82,11 +85,16 @@ pub fn configuration(store: &Path, processor: SocketAddr) -> String {
 
 /// As [`configuration`], with namespaces of one's own.
 pub fn configuration_with(store: &Path, namespaces: &str) -> String {
+    configuration_on(&format!("{{type: embedded, path: {store:?}, free_space_reserve: 64M}}"), namespaces)
+}
+
+/// On a storage of one's own.
+pub fn configuration_on(storage: &str, namespaces: &str) -> String {
     format!(
         "service_name: machinegun\n\
          woody_server: {{ip: 127.0.0.1, port: 0}}\n\
          logging: {{out_type: stdout, level: info}}\n\
-         storage: {{type: embedded, path: {store:?}, free_space_reserve: 64M}}\n\
+         storage: {storage}\n\
          namespaces:\n\
          {namespaces}"
     )
@@ -176,7 +184,7 @@ pub async fn refused_start(config: &Path) -> Ended {
 /// Runs another of its commands to the end: how it ended, and what it said on stdout.
 pub async fn command(arguments: &[&str], config: &Path) -> (Ended, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_machinegun"));
-    command.args(arguments).arg("--config").arg(config).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(arguments).arg("--config").arg(config).stdin(Stdio::null()).kill_on_drop(true).envs(CREDENTIALS);
     let output = soon(&arguments.join(" "), command.output()).await.expect("the command runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (Ended { status: output.status, stderr: text(output.stderr) }, text(output.stdout))
@@ -187,6 +195,7 @@ fn spawn(runner: &[impl AsRef<OsStr>], config: &Path) -> Child {
     command.extend([env!("CARGO_BIN_EXE_machinegun").into(), "serve".into(), "--config".into(), config.into()]);
     Command::new(&command[0])
         .args(&command[1..])
+        .envs(CREDENTIALS)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -29,12 +29,9 @@ pub struct Books {
 impl Books {
     pub fn of(store: Arc<dyn Storage>) -> Arc<dyn Storage> {
         match store.appended_ledger().is_some() {
-            true => Arc::new(Self {
-                store,
-                writers: Mutex::default(),
-                places: Mutex::default(),
-                metrics: Metrics::new(),
-            }),
+            true => {
+                Arc::new(Self { store, writers: Mutex::default(), places: Mutex::default(), metrics: Metrics::new() })
+            }
             false => store,
         }
     }

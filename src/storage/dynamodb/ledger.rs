@@ -15,8 +15,8 @@ use super::client::{Item, Page, binary, bytes_of, fault, key, limit_of, number};
 use super::commit::NOTHING_THERE;
 use super::layout::{MOST_INLINE, PART, decode_events, encode_events, encoded_size};
 use super::{Dynamodb, keys, read};
-use crate::storage::ledger::{Append, Block, Hash, Head, Ledger, Link, Run, Source};
 use crate::storage::StorageError;
+use crate::storage::ledger::{Append, Block, Hash, Head, Ledger, Link, Run, Source};
 
 const VERSION: u8 = 1;
 
@@ -165,7 +165,8 @@ impl Dynamodb {
         let entries = match item.get("p") {
             None => decode_events(bytes_of(item, "e")?)?,
             Some(parts) => {
-                let parts = parts.as_n().ok().and_then(|parts| parts.parse().ok()).ok_or_else(|| read::malformed("block"))?;
+                let parts =
+                    parts.as_n().ok().and_then(|parts| parts.parse().ok()).ok_or_else(|| read::malformed("block"))?;
                 let key = |part| keys::block_blob(first, &hash.0, part);
                 decode_events(&read::blob(&self.table, &partition, parts, key).await?.ok_or_else(missing)?)?
             }

@@ -64,11 +64,7 @@ impl Lookback {
         }
     }
 
-    async fn read(
-        &self,
-        store: &Arc<dyn Storage>,
-        wanted: &[Wanted],
-    ) -> Result<HashMap<Source, Mark>, StorageError> {
+    async fn read(&self, store: &Arc<dyn Storage>, wanted: &[Wanted]) -> Result<HashMap<Source, Mark>, StorageError> {
         let ledger = appended(store)?;
         let mut marks: HashMap<Source, Mark> = HashMap::new();
         let Some(mut after) = wanted.iter().map(|it| it.behind).min() else { return Ok(marks) };

@@ -308,7 +308,8 @@ impl Writer {
     /// Takes in the next block.
     fn fold(&mut self, link: &Link) -> Result<(), StorageError> {
         if link.first != self.head.last + 1 || link.last < link.first {
-            let text = format!("block {} of ledger {:?} does not follow entry {}", link.first, self.sink, self.head.last);
+            let text =
+                format!("block {} of ledger {:?} does not follow entry {}", link.first, self.sink, self.head.last);
             return Err(StorageError::Corrupt(text));
         }
         self.marks.fold(link);
