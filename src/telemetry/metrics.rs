@@ -38,6 +38,7 @@ pub struct Metrics {
     ledger_broken: IntGaugeVec,
     ledger_entries: IntCounterVec,
     ledger_appends: IntCounterVec,
+    forwards: IntCounterVec,
     watched: Mutex<Vec<Show>>,
 }
 
@@ -47,6 +48,23 @@ pub struct Watched {
     name: &'static str,
     help: &'static str,
     counts_up: bool,
+}
+
+/// What became of a request that was to go to another instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// Whatever the answer was.
+    Answered,
+    /// The other refused it: it is not, or no more, the owner.
+    NotOwner,
+    /// Nothing was sent.
+    Unreachable,
+    /// It was sent, and no answer came.
+    Lost,
+    /// `storage.peer_pool_size` stood in the way.
+    Bound,
+    /// No owner was found within the request's deadline.
+    NoOwner,
 }
 
 struct Show(Box<dyn Fn() + Send + Sync>);
@@ -70,6 +88,22 @@ pub const CONNECTIONS_WAITING: Watched =
     gauge("machinegun_connections_waiting", "Client connections accepted that wait for a place.");
 pub const CONNECTIONS_REFUSED: Watched =
     counter("machinegun_connections_refused_total", "Client connections answered 503 because too many waited.");
+
+pub const SHARDS_OWNED: Watched = gauge("machinegun_shards_owned", "Shards that this instance owns.");
+pub const LIVE_INSTANCES: Watched = gauge(
+    "machinegun_live_instances",
+    "Instances on this storage that are not leaving, this one included, as this one sees it.",
+);
+pub const LEASE_AGE_MS: Watched = gauge(
+    "machinegun_lease_age_milliseconds",
+    "Time since this instance's last heartbeat that stands; past four fifths of `storage.lease_time` it takes no steps.",
+);
+pub const SHARD_TAKEOVERS: Watched =
+    counter("machinegun_shard_takeovers_total", "Shards without a living owner that this instance took.");
+pub const SHARD_HAND_OVERS: Watched =
+    counter("machinegun_shard_hand_overs_total", "Shards that this instance handed over to another.");
+pub const FENCED: Watched =
+    counter("machinegun_fenced_total", "Times that this instance found itself declared dead by another.");
 
 const fn counter(name: &'static str, help: &'static str) -> Watched {
     Watched { name, help, counts_up: true }
@@ -138,6 +172,21 @@ pub struct ImpactMetrics {
     pub started: IntCounter,
     pub finished: IntCounter,
     pub duration: Histogram,
+}
+
+// === impl Forwarded ===
+
+impl Forwarded {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::NotOwner => "not_owner",
+            Self::Unreachable => "unreachable",
+            Self::Lost => "lost",
+            Self::Bound => "bound",
+            Self::NoOwner => "no_owner",
+        }
+    }
 }
 
 // === impl Metrics ===
@@ -250,6 +299,11 @@ impl Metrics {
                 "What became of blocks that this instance put: `done`; `taken`, another instance was faster; `failed`. And `looked_back`: deliveries for which older blocks were read first.",
                 &["sink", "outcome"],
             ),
+            forwards: counter(
+                "machinegun_forwards_total",
+                "Requests sent to the instance that owns the machine's shard, by outcome; `no_owner`: nobody took it in time.",
+                &["outcome"],
+            ),
             watched: Mutex::default(),
             registry,
         })
@@ -273,6 +327,11 @@ impl Metrics {
             Box::new(move || gauge.set(i64::try_from(read()).unwrap_or(i64::MAX)))
         };
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Show(show));
+    }
+
+    /// A request for another instance's shard.
+    pub fn forwarded(&self, outcome: Forwarded) {
+        self.forwards.with_label_values(&[outcome.as_str()]).inc();
     }
 
     pub fn ledger_broken(&self, sink: &str, broken: bool) {

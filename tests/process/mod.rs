@@ -132,6 +132,16 @@ impl Machinegun {
 
     /// As [`Self::start`], run by another program, whose arguments end where the service's command begins.
     pub async fn start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Self {
+        let started = Self::try_start_under(runner, config).await;
+        started.unwrap_or_else(|errors| panic!("the service did not come up: {errors}"))
+    }
+
+    /// As [`Self::start`]; or what it said when it refused to start.
+    pub async fn try_start(config: &Path) -> Result<Self, String> {
+        Self::try_start_under(&[] as &[&OsStr], config).await
+    }
+
+    async fn try_start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Result<Self, String> {
         let mut child = spawn(runner, config);
         let errors = errors_of(&mut child);
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
@@ -143,12 +153,10 @@ impl Machinegun {
             }
             None
         });
-        let Some(address) = up.await else {
-            panic!("the service did not come up: {}", errors.await.unwrap_or_default());
-        };
+        let Some(address) = up.await else { return Err(errors.await.unwrap_or_default()) };
         // A full pipe would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address, errors }
+        Ok(Self { child, address, errors })
     }
 
     /// The process that was started: the service's, unless it runs under another program.
@@ -158,6 +166,15 @@ impl Machinegun {
 
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("the service takes the signal");
+    }
+
+    /// It does nothing at all until it is thawed.
+    pub fn freeze(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("the service takes the signal");
+    }
+
+    pub fn thaw(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("the service takes the signal");
     }
 
     /// SIGKILL: it has no say in the matter.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
-use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Shard};
 use crate::storage::ledger::{Append, Ledger, LedgerWriter};
 use crate::storage::{Commit, Due, Loaded, Outcome, Storage, StorageError};
 use crate::telemetry::Metrics;
@@ -117,8 +117,18 @@ impl Storage for Books {
         self.store.tagged(ns, tag).await
     }
 
-    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
-        self.store.dues(until, after, limit).await
+    async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError> {
+        self.store.standing(key).await
+    }
+
+    async fn dues(
+        &self,
+        shards: Option<&[Shard]>,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError> {
+        self.store.dues(shards, until, after, limit).await
     }
 
     async fn close(&self) {
