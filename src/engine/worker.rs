@@ -54,9 +54,9 @@ pub(super) struct Worker {
     pub(super) scheduled: Option<i64>,
     left: bool,
     pub(super) outbox: Outbox,
+    pub(super) ownership: Ownership,
     /// The step that is being answered has committed events, whatever its answer is.
     pub(super) committed_events: bool,
-    pub(super) ownership: Ownership,
     /// The last turn was a delivery's end: the next one is a message's.
     yielded: bool,
 }
@@ -115,8 +115,8 @@ impl Worker {
             scheduled: None,
             left: false,
             outbox: Outbox::default(),
-            committed_events: false,
             ownership,
+            committed_events: false,
             yielded: false,
         }
     }
@@ -173,11 +173,11 @@ impl Worker {
             drop(admitted);
             return reply.send(Err(EngineError::TimedOut));
         }
-        self.committed_events = false;
         if !self.enter() {
             drop(admitted);
             return reply.send(Err(EngineError::NotOwner));
         }
+        self.committed_events = false;
         let answer = AssertUnwindSafe(self.take(impact, &request)).catch_unwind().await;
         let mut answer = answer.unwrap_or_else(|_| {
             self.panicked();

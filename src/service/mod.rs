@@ -39,10 +39,10 @@ pub enum StartError {
     Storage(#[from] OpenError),
     #[error("storage: {0}")]
     Table(String),
-    #[error("the end of ledger {sink:?} can't be found: {error}")]
-    Ledger { sink: String, error: StorageError },
     #[error("storage.advertise: {0}")]
     Advertise(String),
+    #[error("the end of ledger {sink:?} can't be found: {error}")]
+    Ledger { sink: String, error: StorageError },
     #[error("namespaces.{namespace}.{key}: {reason}")]
     ProcessorUrl { namespace: String, key: String, reason: String },
     #[error("{0}")]

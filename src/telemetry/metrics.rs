@@ -36,9 +36,9 @@ pub struct Metrics {
     sink_retries: IntCounterVec,
     sink_failures: IntCounterVec,
     ledger_broken: IntGaugeVec,
+    forwards: IntCounterVec,
     ledger_entries: IntCounterVec,
     ledger_appends: IntCounterVec,
-    forwards: IntCounterVec,
     watched: Mutex<Vec<Show>>,
 }
 
@@ -289,6 +289,11 @@ impl Metrics {
                 "1 if the look over a ledger after the start found a break in its chain, 0 if it found none; absent until then.",
                 &["sink"],
             ),
+            forwards: counter(
+                "machinegun_forwards_total",
+                "Requests sent to the instance that owns the machine's shard, by outcome; `no_owner`: nobody took it in time.",
+                &["outcome"],
+            ),
             ledger_entries: counter(
                 "machinegun_ledger_entries_total",
                 "Entries that this instance has appended to a ledger beside the commits.",
@@ -298,11 +303,6 @@ impl Metrics {
                 "machinegun_ledger_appends_total",
                 "What became of blocks that this instance put: `done`; `taken`, another instance was faster; `failed`. And `looked_back`: deliveries for which older blocks were read first.",
                 &["sink", "outcome"],
-            ),
-            forwards: counter(
-                "machinegun_forwards_total",
-                "Requests sent to the instance that owns the machine's shard, by outcome; `no_owner`: nobody took it in time.",
-                &["outcome"],
             ),
             watched: Mutex::default(),
             registry,

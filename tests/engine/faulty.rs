@@ -248,12 +248,12 @@ impl Storage for Faulty {
         self.inner.ledger()
     }
 
-    fn appended_ledger(&self) -> Option<&dyn Append> {
-        self.inner.appended_ledger().filter(|_| self.up().is_ok())
-    }
-
     fn leases(&self) -> Option<&dyn Leases> {
         self.inner.leases()
+    }
+
+    fn appended_ledger(&self) -> Option<&dyn Append> {
+        self.inner.appended_ledger().filter(|_| self.up().is_ok())
     }
 
     async fn dues(

@@ -2,8 +2,7 @@
 //!
 //! A machine's item is the commit point: each step is one conditional put of it. It carries the newest events itself;
 //! older ones lie in chunks that never change, put there before the item drops them. `keys` and `layout` say how, `commit`
-//! writes, `read` merges, `ledger` appends blocks beside the commits, `schema` makes and checks the table.
-//! docs/decisions/0003-dynamodb-layout.md says why.
+//! writes, `read` merges, `ledger` appends blocks beside the commits, `schema` makes and checks the table. docs/decisions/0003-dynamodb-layout.md says why.
 //!
 //! Several instances may share a table: `leases` says which of them wakes which machines. What is stored never rests on
 //! that, since every commit is conditional.
@@ -176,15 +175,15 @@ impl Storage for Dynamodb {
         }
     }
 
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(self)
+    }
+
     fn ledger(&self) -> Option<&dyn Ledger> {
         Some(self)
     }
 
     fn appended_ledger(&self) -> Option<&dyn Append> {
-        Some(self)
-    }
-
-    fn leases(&self) -> Option<&dyn Leases> {
         Some(self)
     }
 
