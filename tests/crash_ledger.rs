@@ -19,9 +19,10 @@ use crash::client::Client;
 use crash::dice::{Dice, from_environment};
 use crash::ledger::Ledger;
 use crash::round::killed_within;
-use process::peer::Peer;
+use machinegun::wire::Exception;
+use process::peer::{Failure, Peer};
 use process::processor::Processor;
-use process::{Folder, Machinegun, command, configuration_on, namespace};
+use process::{Folder, Machinegun, command, configuration_on, namespace, soon};
 
 const KILLS: u64 = 3;
 const NAMESPACES: [&str; 8] = ["bills", "fees", "invoices", "payouts", "refunds", "rates", "wallets", "withdrawals"];
@@ -86,11 +87,15 @@ async fn a_ledger_on_dynamodb_holds_each_committed_event_once_across_kills() {
     killed_again_and_again(&Folder::new(), &storage, Blocks::OfDeliveries).await;
 }
 
-/// Returns once each machine of the client has an owner that answers: on a shared storage that takes a lease's time.
-async fn at_home(client: &Client, peer: &Peer) {
-    let peer = peer.in_namespace(&client.ns);
-    for machine in &client.machines {
-        soon("an owner", async { while peer.machine(&machine.id).await.is_err() {} }).await;
+/// Returns once every shard has an owner that answers: on a shared storage that takes a lease's time.
+async fn all_at_home(peer: &Peer) {
+    let peer = peer.in_namespace(NAMESPACES[0]);
+    for number in 0..32 {
+        let nobody = format!("nobody-{number}");
+        let answered = async {
+            while !matches!(peer.simple_repair(&nobody).await, Err(Failure::Thrown(Exception::MachineNotFound))) {}
+        };
+        soon("an owner", answered).await;
     }
 }
 
@@ -124,7 +129,7 @@ async fn killed_again_and_again(folder: &Folder, storage: &str, blocks: Blocks) 
         let peer = Peer::of(service.address);
         all.read_on(&peer).await;
         money_out.read_on(&peer).await;
-        join_all(clients.iter().map(|client| at_home(client, &peer))).await;
+        all_at_home(&peer).await;
         join_all(clients.iter_mut().map(|client| client.recover(&peer, &processor))).await;
     }
     service.terminate();
