@@ -23,7 +23,12 @@ pub struct Round {
 
 /// Kills the service at a random moment of the clients' work.
 pub async fn killed_under_load(service: Machinegun, clients: Vec<Client>, dice: &mut Dice) -> Round {
-    let (after_steps, and_milliseconds) = (100 + dice.below(1_500), dice.below(20));
+    killed_within(1_500, service, clients, dice).await
+}
+
+/// After at least 100 steps, and about so many more at most.
+pub async fn killed_within(most: u64, service: Machinegun, clients: Vec<Client>, dice: &mut Dice) -> Round {
+    let (after_steps, and_milliseconds) = (100 + dice.below(most), dice.below(20));
     let clock = Clock::system();
     let begun = clock.now();
     let killed = Arc::new(AtomicBool::new(false));

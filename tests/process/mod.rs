@@ -85,11 +85,16 @@ pub fn configuration(store: &Path, processor: SocketAddr) -> String {
 
 /// As [`configuration`], with namespaces of one's own.
 pub fn configuration_with(store: &Path, namespaces: &str) -> String {
+    configuration_on(&format!("{{type: embedded, path: {store:?}, free_space_reserve: 64M}}"), namespaces)
+}
+
+/// On a storage of one's own.
+pub fn configuration_on(storage: &str, namespaces: &str) -> String {
     format!(
         "service_name: machinegun\n\
          woody_server: {{ip: 127.0.0.1, port: 0}}\n\
          logging: {{out_type: stdout, level: info}}\n\
-         storage: {{type: embedded, path: {store:?}, free_space_reserve: 64M}}\n\
+         storage: {storage}\n\
          namespaces:\n\
          {namespaces}"
     )
