@@ -93,16 +93,35 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
 
 /// As [`start`], on a clock of one's own.
 pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, StartError> {
-    let server = Server::bind(
-        SocketAddr::new(settings.woody_server.ip, settings.woody_server.port),
-        server_settings(&settings),
-        clock.clone(),
-    )
-    .map_err(StartError::Listen)?;
-    let address = server.local_addr();
-
+    // A taken port is found before a store is touched.
+    let server = bind(&settings, &clock)?;
     let metrics = Metrics::new();
     let storage = open_storage(&settings.storage, &metrics).await?;
+    run(settings, clock, server, metrics, storage)
+}
+
+/// As [`start`], on a storage of one's own: what `settings.storage` says is not looked at. The storage is closed when
+/// the service stops.
+pub async fn start_with_storage(settings: Settings, storage: Arc<dyn Storage>) -> Result<Running, StartError> {
+    let clock = Clock::system();
+    let server = bind(&settings, &clock)?;
+    run(settings, clock, server, Metrics::new(), storage)
+}
+
+fn bind(settings: &Settings, clock: &Clock) -> Result<Server, StartError> {
+    let address = SocketAddr::new(settings.woody_server.ip, settings.woody_server.port);
+    Server::bind(address, server_settings(settings), clock.clone()).map_err(StartError::Listen)
+}
+
+/// Builds everything around the storage, and serves.
+fn run(
+    settings: Settings,
+    clock: Clock,
+    server: Server,
+    metrics: Arc<Metrics>,
+    storage: Arc<dyn Storage>,
+) -> Result<Running, StartError> {
+    let address = server.local_addr();
     let snowflakes = Snowflakes::new(settings.snowflake_machine_id.unwrap_or_else(machine_id_of_host), clock.clone());
     let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };
     let mut namespaces = Vec::new();
