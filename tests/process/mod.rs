@@ -30,6 +30,8 @@ pub struct Folder(TempDir);
 pub struct Machinegun {
     child: Child,
     pub address: SocketAddr,
+    /// The lines that it wrote to stdout before it was up.
+    pub first_lines: Vec<String>,
     /// Everything that it says on stderr, once it has ended.
     errors: JoinHandle<String>,
 }
@@ -124,14 +126,20 @@ impl Machinegun {
 
     /// As [`Self::start`], run by another program, whose arguments end where the service's command begins.
     pub async fn start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Self {
-        let mut child = spawn(runner, config);
+        Self::up(spawn(runner, config)).await
+    }
+
+    /// One that was started with pipes for stdout and stderr: waits until it is up.
+    pub async fn up(mut child: Child) -> Self {
         let errors = errors_of(&mut child);
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let mut first_lines = Vec::new();
         let up = soon("the service's start", async {
             while let Ok(Some(line)) = lines.next_line().await {
                 if line.contains("machinegun is up") {
                     return address_in(&line);
                 }
+                first_lines.push(line);
             }
             None
         });
@@ -140,7 +148,7 @@ impl Machinegun {
         };
         // A full pipe would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address, errors }
+        Self { child, address, first_lines, errors }
     }
 
     /// The process that was started: the service's, unless it runs under another program.
