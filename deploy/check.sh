@@ -75,7 +75,7 @@ echo "ok: deploy/Dockerfile"
 for file in deploy/kubernetes/*.yaml; do
     "$VENV/bin/kubernetes-validate" --strict --kubernetes-version "$KUBERNETES" "$file"
 done
-"$VENV/bin/shellcheck" --severity=warning .ci/run deploy/*.sh
+"$VENV/bin/shellcheck" --severity=warning .ci/run .ci/readme deploy/*.sh
 echo "ok: scripts"
 readable
 unit

@@ -111,10 +111,32 @@ fn every_file_that_a_document_names_is_there() {
 }
 
 #[test]
-fn the_readme_names_the_commands_that_are_tested() {
-    let (readme, ci) = (read("README.md"), read(".ci/run"));
+fn every_metric_that_the_runbook_names_is_there() {
+    let mut files = Vec::new();
+    sources(&root().join("src/telemetry"), &mut files);
+    let metrics: String = files.iter().map(|file| std::fs::read_to_string(file).expect("a source")).collect();
+    let mut names = 0;
+    let runbook = read("docs/swap.md");
+    for word in runbook.split('`').skip(1).step_by(2) {
+        let name = word.split('{').next().expect("a name before its labels");
+        if !["mg_", "machinegun_"].iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        names += 1;
+        assert!(metrics.contains(&format!("\"{name}\"")), "docs/swap.md watches {name}, which is no metric");
+    }
+    assert!(names > 8, "{names} names");
+}
+
+#[test]
+fn what_ci_runs_is_taken_out_of_the_readme() {
+    let ci = read(".ci/run");
+    for part in [".ci/readme tests", ".ci/readme follow", "deploy/check.sh"] {
+        assert!(ci.contains(part), ".ci/run does not run {part}");
+    }
+    // Two commands are all that a newcomer needs.
+    let readme = read("README.md");
     for command in ["cargo run --release -- demo", "cargo test --workspace --locked"] {
         assert!(readme.lines().any(|line| line == command), "README.md has no line that is exactly `{command}`");
     }
-    assert!(ci.contains("\"cargo test --workspace --locked\""));
 }
