@@ -130,7 +130,16 @@ impl Machinegun {
     }
 
     /// One that was started with pipes for stdout and stderr: waits until it is up.
-    pub async fn up(mut child: Child) -> Self {
+    pub async fn up(child: Child) -> Self {
+        Self::try_up(child).await.unwrap_or_else(|errors| panic!("the service did not come up: {errors}"))
+    }
+
+    /// As [`Self::start`]; or what it said when it refused to start.
+    pub async fn try_start(config: &Path) -> Result<Self, String> {
+        Self::try_up(spawn(&[] as &[&OsStr], config)).await
+    }
+
+    async fn try_up(mut child: Child) -> Result<Self, String> {
         let errors = errors_of(&mut child);
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let mut first_lines = Vec::new();
@@ -143,12 +152,10 @@ impl Machinegun {
             }
             None
         });
-        let Some(address) = up.await else {
-            panic!("the service did not come up: {}", errors.await.unwrap_or_default());
-        };
+        let Some(address) = up.await else { return Err(errors.await.unwrap_or_default()) };
         // A full pipe would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address, first_lines, errors }
+        Ok(Self { child, address, first_lines, errors })
     }
 
     /// The process that was started: the service's, unless it runs under another program.
@@ -158,6 +165,15 @@ impl Machinegun {
 
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("the service takes the signal");
+    }
+
+    /// It does nothing at all until it is thawed.
+    pub fn freeze(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("the service takes the signal");
+    }
+
+    pub fn thaw(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("the service takes the signal");
     }
 
     /// SIGKILL: it has no say in the matter.
@@ -195,6 +211,8 @@ fn spawn(runner: &[impl AsRef<OsStr>], config: &Path) -> Child {
     command.extend([env!("CARGO_BIN_EXE_machinegun").into(), "serve".into(), "--config".into(), config.into()]);
     Command::new(&command[0])
         .args(&command[1..])
+        // For stores that ask who it is; the tests' own take anyone.
+        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
