@@ -207,6 +207,19 @@ fn the_manifests_configurations_are_without_errors_and_a_stop_fits_their_grace()
     }
 }
 
+/// A release changes them all, or the image is built from one and named after another.
+#[test]
+fn every_version_is_this_ones() {
+    let (version, rust) = (env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_RUST_VERSION"));
+    assert!(read("deploy/Dockerfile").contains(&format!("FROM rust:{rust}-")), "the image is built by another Rust");
+    for file in ["deploy/compose.yaml", "deploy/kubernetes/embedded.yaml", "deploy/kubernetes/dynamodb.yaml"] {
+        let text = read(file);
+        let images: Vec<&str> =
+            text.lines().filter_map(|line| line.trim().strip_prefix("image: machinegun:")).collect();
+        assert_eq!(images, [version], "{file}");
+    }
+}
+
 #[test]
 fn composes_configuration_is_without_errors_and_everything_it_mounts_is_there() {
     let compose = documents(&read("deploy/compose.yaml")).remove(0);

@@ -3,6 +3,9 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use machinegun::config;
+use serde_json::Value;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -126,6 +129,35 @@ fn every_metric_that_the_runbook_names_is_there() {
         assert!(metrics.contains(&format!("\"{name}\"")), "docs/swap.md watches {name}, which is no metric");
     }
     assert!(names > 8, "{names} names");
+}
+
+#[test]
+fn the_settings_that_the_readme_shows_have_the_defaults_that_it_says() {
+    let least = "storage: {type: embedded, path: p}\nnamespaces: {<ns>: {processor: {url: 'http://p/'}}}\n";
+    let (settings, report) = config::parse(least, &|_| None).expect("a file without errors");
+    let described: Value = yaml_serde::from_str(&config::describe(&settings, &report)).expect("YAML");
+    let readme = read("README.md");
+    let (_, section) = readme.split_once("### The settings that matter").expect("the section");
+    let (section, _) = section.split_once("\n### ").expect("its end");
+    let mut compared = 0;
+    for line in section.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [key, default, _] = cells[..] else { panic!("no row of three: {line}") };
+        let pointer = format!("/{}", key.trim_matches('`').replace('.', "/"));
+        let value = described.pointer(&pointer);
+        match value {
+            // A list or map is told in words, and what is not set is not described.
+            None => assert!(default.starts_with("none"), "{key} has no default that is shown"),
+            Some(Value::Object(_)) => {}
+            Some(_) if default.starts_with("none: mandatory") => {}
+            Some(value) => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                assert_eq!(text, default, "{key}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 7, "{compared} settings");
 }
 
 #[test]
