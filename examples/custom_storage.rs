@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use machinegun::machine::{Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId};
+use machinegun::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Shard};
 use machinegun::storage::memory::Memory;
-use machinegun::storage::{Commit, Due, Leases, Ledger, Loaded, Outcome, Storage, StorageError};
+use machinegun::storage::{Append, Commit, Due, Leases, Ledger, Loaded, Outcome, Storage, StorageError};
 use machinegun::wire::HistoryRange;
 use machinegun::{config, service};
 
@@ -34,6 +34,10 @@ impl Counted {
 impl Storage for Counted {
     async fn read(&self, key: &MachineKey, range: Option<&HistoryRange>) -> Result<Option<Loaded>, StorageError> {
         self.inner.read(key, range).await
+    }
+
+    async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError> {
+        self.inner.standing(key).await
     }
 
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
@@ -78,13 +82,23 @@ impl Storage for Counted {
         self.inner.ledger()
     }
 
+    fn appended_ledger(&self) -> Option<&dyn Append> {
+        self.inner.appended_ledger()
+    }
+
     /// A storage that several instances may share says here who owns which shard.
     fn leases(&self) -> Option<&dyn Leases> {
         self.inner.leases()
     }
 
-    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
-        self.inner.dues(until, after, limit).await
+    async fn dues(
+        &self,
+        shards: Option<&[Shard]>,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError> {
+        self.inner.dues(shards, until, after, limit).await
     }
 
     async fn failure(&self) -> StorageError {

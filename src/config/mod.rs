@@ -39,7 +39,7 @@ pub use processors::{ModernizerSettings, ProcessorSettings, StepProcessors};
 pub use report::{Became, ConfigErrors, KeyReport, Notice, Problem, Report};
 pub use retries::Retries;
 pub use settings::{
-    ClusterSettings, DiskLimit, DnsDiscovery, DnsOptions, LimitsSettings, LogFormatter, LogLevel, LogOutput,
+    DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput,
     LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
 pub use sinks::{Ack, EventSinkKind, EventSinkSettings, OutboxSettings};

@@ -96,6 +96,15 @@ impl Outbox {
         std::future::pending().await
     }
 
+    /// Deliveries that wait for their next attempt have it now, to these sinks.
+    pub(super) fn hurry(&self, wanted: impl Fn(usize) -> bool) {
+        for (sink, road) in self.roads.iter().flat_map(|roads| &roads.roads).enumerate() {
+            if let Some(delivery) = road.delivery.as_ref().filter(|_| wanted(sink)) {
+                delivery.hurry.notify_one();
+            }
+        }
+    }
+
     fn road(&mut self, sink: usize) -> Option<&mut Road> {
         self.roads.as_mut()?.roads.get_mut(sink)
     }
@@ -122,8 +131,9 @@ impl Worker {
         if record.unsent.is_empty() && self.outbox.roads.is_none() {
             return;
         }
-        // A delivery that begins now would be given up in a moment, unless somebody waits for it.
-        let stopping = self.shared().stopping.is_cancelled();
+        // A delivery that begins now would be given up in a moment, unless somebody waits for it; or another instance
+        // makes it too.
+        let leaving = self.shared().stopping.is_cancelled() || !self.is_owned();
         let now = self.shared().clock.now();
         let owed_since =
             record.outbox_due.map_or(now, |due| due.saturating_sub(namespace.options.policy.outbox_clear_ms));
@@ -133,7 +143,7 @@ impl Worker {
             let Some(road) = roads.roads.get_mut(sink) else { continue };
             road.share.set(unsent.map_or(0, Unsent::entries));
             let Some(parcel) = unsent.and_then(|it| it.parcels.first()) else { continue };
-            if road.delivery.is_some() || (stopping && !options.before_reply) {
+            if road.delivery.is_some() || (leaving && !options.before_reply) {
                 continue;
             }
             let owed = road.share.backlog.owed(owed_since.min(now));
@@ -198,6 +208,7 @@ impl Worker {
     fn try_again(&mut self, sink: usize, parcel: Parcel, error: &SinkError) {
         let options = self.namespace.options.sinks[sink].clone();
         let now = self.shared().clock.now();
+        let owned = self.is_owned();
         let Some(Road { share, delivery: Some(delivery) }) = self.outbox.road(sink) else { return };
         let delay = match error {
             SinkError::Unavailable(_) => RETRY_MS.0.saturating_mul(1 << delivery.attempt.min(20)).min(RETRY_MS.1),
@@ -208,6 +219,14 @@ impl Worker {
         delivery.hurry = Arc::new(Notify::new());
         let (attempt, hurry) = (delivery.attempt, delivery.hurry.clone());
         share.backlog.metrics.failed(error.name()).inc();
+        if !owned {
+            // It is the next owner's to send.
+            if let Some(road) = self.outbox.road(sink) {
+                road.delivery = None;
+            }
+            return;
+        }
+        let Some(Road { share, .. }) = self.outbox.road(sink) else { return };
         share.backlog.metrics.retried.inc();
         tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, sink = &*options.name, %error, attempt, "a sink did not take what it is owed; it is sent again");
         let delay = (delay as f64 * (0.5 + random_unit())) as i64;
@@ -222,11 +241,7 @@ impl Worker {
     pub(super) async fn acknowledged(&mut self, deadline: i64) -> Result<(), EngineError> {
         let namespace = self.namespace.clone();
         let sinks = &namespace.options.sinks;
-        for road in self.outbox.roads.iter().flat_map(|roads| &roads.roads).zip(sinks) {
-            if let (Road { delivery: Some(delivery), .. }, SinkOptions { before_reply: true, .. }) = road {
-                delivery.hurry.notify_one();
-            }
-        }
+        self.outbox.hurry(|sink| sinks[sink].before_reply);
         loop {
             let owed = self.record().is_some_and(|record| {
                 let awaited = |name: &str| sinks.iter().any(|it| it.before_reply && *it.name == *name);

@@ -2,6 +2,7 @@
 
 mod ledgers;
 mod namespaces;
+mod sharing;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};
 use crate::config::{DynamodbSettings, Settings, StorageSettings};
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, Shards};
 use crate::ops::{self, Readiness};
 #[cfg(feature = "dynamodb")]
 use crate::storage::dynamodb::{self, Dynamodb};
@@ -38,6 +39,8 @@ pub enum StartError {
     Storage(#[from] OpenError),
     #[error("storage: {0}")]
     Table(String),
+    #[error("storage.advertise: {0}")]
+    Advertise(String),
     #[error("namespaces.{namespace}.{key}: {reason}")]
     ProcessorUrl { namespace: String, key: String, reason: String },
     #[error("{0}")]
@@ -93,19 +96,22 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
 
 /// As [`start`], on a clock of one's own.
 pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, StartError> {
-    // A taken port is found before a store is touched.
     let server = bind(&settings, &clock)?;
     let metrics = Metrics::new();
     let storage = open_storage(&settings.storage, &metrics).await?;
-    run(settings, clock, server, metrics, storage)
+    run(settings, clock, server, metrics, storage).await
 }
 
 /// As [`start`], on a storage of one's own: what `settings.storage` says is not looked at. The storage is closed when
 /// the service stops.
 pub async fn start_with_storage(settings: Settings, storage: Arc<dyn Storage>) -> Result<Running, StartError> {
-    let clock = Clock::system();
+    start_over(settings, Clock::system(), storage).await
+}
+
+/// As [`start_with_storage`], on a clock of one's own; several services of a process may share the storage.
+pub async fn start_over(settings: Settings, clock: Clock, storage: Arc<dyn Storage>) -> Result<Running, StartError> {
     let server = bind(&settings, &clock)?;
-    run(settings, clock, server, Metrics::new(), storage)
+    run(settings, clock, server, Metrics::new(), storage).await
 }
 
 fn bind(settings: &Settings, clock: &Clock) -> Result<Server, StartError> {
@@ -113,8 +119,7 @@ fn bind(settings: &Settings, clock: &Clock) -> Result<Server, StartError> {
     Server::bind(address, server_settings(settings), clock.clone()).map_err(StartError::Listen)
 }
 
-/// Builds everything around the storage, and serves.
-fn run(
+async fn run(
     settings: Settings,
     clock: Clock,
     server: Server,
@@ -128,8 +133,16 @@ fn run(
     for namespace in &settings.namespaces {
         namespaces.push(namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?);
     }
-    let engine =
-        Engine::start(storage.clone(), clock.clone(), snowflakes, &metrics, engine_options(&settings), namespaces);
+    let shards = storage.leases().map(|leases| Arc::new(Shards::new(leases.shards(), clock.clone())));
+    let engine = Engine::start(
+        storage.clone(),
+        shards.clone(),
+        clock.clone(),
+        snowflakes.clone(),
+        &metrics,
+        engine_options(&settings),
+        namespaces,
+    );
 
     let cached = engine.clone();
     metrics.watch(names::CACHE_BYTES, move || cached.cached_bytes() as u64);
@@ -142,8 +155,14 @@ fn run(
     let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), namespaces::interface(it))).collect();
     let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
     let readiness = Arc::new(Readiness::default());
-    let automaton = Arc::new(Automaton::new(engine.clone(), interfaces));
-    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone())
+    let cluster = match shards {
+        None => None,
+        Some(shards) => {
+            sharing::join(&settings, address, &storage, shards, &engine, snowflakes, &metrics).await?
+        }
+    };
+    let automaton = Arc::new(Automaton::new(engine.clone(), interfaces, cluster.clone()));
+    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone(), cluster.clone())
         .route("/v1/automaton", automaton)
         .route("/v1/event_sink", Arc::new(EventSink::new(storage.clone(), ledgers.clone())));
     readiness.set(true);
@@ -162,6 +181,10 @@ fn run(
             readiness.set(false);
         };
         let drain = async {
+            // What runs here ends, or goes on elsewhere; then nothing is left to be refused.
+            if let Some(cluster) = &cluster {
+                cluster.leave().await;
+            }
             let stopped =
                 clock.timeout_at(clock.now().saturating_add(milliseconds(steps_may_take)), engine.stop()).await;
             if stopped.is_err() {
@@ -170,6 +193,9 @@ fn run(
         };
         server.serve(shutdown, drain).await;
         check.abort();
+        if let Some(cluster) = &cluster {
+            cluster.end().await;
+        }
         storage.close().await;
         match failure {
             Some(error) => Err(RunError::Storage(error)),

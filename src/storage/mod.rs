@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Shard};
 use crate::wire::HistoryRange;
 
 pub mod contract;
@@ -97,6 +97,10 @@ pub trait Storage: Send + Sync + 'static {
     /// The record, tombstones included, and its events in `range` if one is given. A gap in the events is an error.
     async fn read(&self, key: &MachineKey, range: Option<&HistoryRange>) -> Result<Option<Loaded>, StorageError>;
 
+    /// The commit that stands now, of a tombstone too: what every commit that was answered before this was asked has left,
+    /// by whichever instance.
+    async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError>;
+
     /// The events `first` to `last` of an epoch, ascending. A gap is an error.
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError>;
 
@@ -137,7 +141,15 @@ pub trait Storage: Send + Sync + 'static {
     /// What is due up to `until` (unix milliseconds, included), ascending by time, at most `limit`, behind `after` if it
     /// is given: the cursor of a due, which stays good when that due is gone. A due of `i64::MAX` never comes.
     /// A machine may occur several times. What is found may be outdated: the record decides.
-    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError>;
+    ///
+    /// Of these `shards` alone, if they are given. A storage without leases is one shard, number 0.
+    async fn dues(
+        &self,
+        shards: Option<&[Shard]>,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError>;
 
     /// Returns once the store has met an error that it can't go on from: the service must stop and be restarted.
     async fn failure(&self) -> StorageError {

@@ -37,4 +37,5 @@ impl Subject for Table {
 }
 
 machinegun::storage_contract!(dynamodb, Table::new);
+machinegun::leases_contract!(dynamodb_leases, Table::new);
 machinegun::durable_storage_contract!(dynamodb_reopened, Table::new);

@@ -30,6 +30,7 @@ macro_rules! on_every_storage {
     ($($promise:ident),* $(,)?) => {
         $($crate::promise_on! { $promise;
             memory => crate::world::memory(),
+            shared => crate::world::shared(),
             embedded => crate::world::embedded(),
             #[cfg(feature = "dynamodb")]
             dynamodb => crate::world::dynamodb().await,

@@ -4,8 +4,8 @@
 //! older ones lie in chunks that never change, put there before the item drops them. `keys` and `layout` say how, `commit`
 //! writes, `read` merges, `schema` makes and checks the table. docs/decisions/0003-dynamodb-layout.md says why.
 //!
-//! One instance of the service at a time: there are no leases yet. Two would not harm what is stored, since every commit
-//! is conditional, but would do work twice.
+//! Several instances may share a table: `leases` says which of them wakes which machines. What is stored never rests on
+//! that, since every commit is conditional.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Commit, Due, LONGEST_TAG, Loaded, Outcome, Storage, StorageError};
-use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId};
+use super::{Commit, Due, LONGEST_TAG, Leases, Loaded, Outcome, Storage, StorageError};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Shard};
 use crate::wire::HistoryRange;
 
 mod client;
@@ -24,6 +24,7 @@ mod dues;
 mod erase;
 mod keys;
 mod layout;
+mod leases;
 mod notifications;
 mod read;
 pub mod schema;
@@ -119,6 +120,11 @@ impl Storage for Dynamodb {
         read::machine(&self.table, key, range).await
     }
 
+    async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError> {
+        self.check(&key.ns)?;
+        read::standing(&self.table, key).await
+    }
+
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
         self.check(&key.ns)?;
         read::events(&self.table, key, epoch, first, last).await
@@ -164,9 +170,22 @@ impl Storage for Dynamodb {
         }
     }
 
-    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(self)
+    }
+
+    async fn dues(
+        &self,
+        shards: Option<&[Shard]>,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError> {
         self.check_open()?;
-        self.all_dues(until, after, limit).await
+        match shards {
+            Some(shards) => self.dues_of_shards(shards.iter().copied(), until, after, limit).await,
+            None => self.dues_of_shards(0..self.shards, until, after, limit).await,
+        }
     }
 
     /// What was answered is safe already.
