@@ -158,11 +158,7 @@ impl Membership {
         let trusted = cluster.shards.is_trusted();
         let began = cluster.clock.monotonic();
         let heartbeats = cluster.leases().heartbeats().await?;
-        let look = Look {
-            began,
-            ended: cluster.clock.monotonic(),
-            trusted: trusted && cluster.shards.is_trusted(),
-        };
+        let look = Look { began, ended: cluster.clock.monotonic(), trusted: trusted && cluster.shards.is_trusted() };
         let moved = self.others.see(cluster.view.me(), heartbeats, look);
         let addresses = self.others.addresses().map(|(instance, address)| (instance, address.to_owned())).collect();
         cluster.view.known().addresses = addresses;
@@ -267,7 +263,8 @@ impl Membership {
             };
             (known.me, free.map(next).collect::<Vec<_>>())
         };
-        let in_motion = |owner: &Owner| self.leaving.contains_key(&owner.shard) || self.unsettled.contains_key(&owner.shard);
+        let in_motion =
+            |owner: &Owner| self.leaving.contains_key(&owner.shard) || self.unsettled.contains_key(&owner.shard);
         let mut free: Vec<Owner> = free.into_iter().filter(|owner| !in_motion(owner)).collect();
         let coming = self.unsettled.values().filter(|owner| owner.instance == Some(me)).count();
         shuffle(&mut free);
