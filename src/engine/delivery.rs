@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use tokio::sync::Notify;
 
 use super::namespace::NamespaceEngine;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{Epoch, MachineKey, Parcel};
 use crate::sink::{Content, Delivery, Sink, SinkError};
 use crate::storage::StorageError;
@@ -69,7 +70,10 @@ impl Job {
                 Content::Events(events)
             }
         };
-        self.to.publish(Delivery { key: self.key.clone(), content }).await
+        failpoint::reached(Failpoint::BeforeDelivery);
+        self.to.publish(Delivery { key: self.key.clone(), content }).await?;
+        failpoint::reached(Failpoint::AfterDelivery);
+        Ok(())
     }
 }
 

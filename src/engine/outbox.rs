@@ -17,6 +17,7 @@ use super::delivery::{Job, Sent};
 use super::error::EngineError;
 use super::worker::Worker;
 use crate::clock::random_unit;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{Impact, Parcel, RequestContext, Slice, Unsent};
 use crate::sink::SinkError;
 
@@ -192,6 +193,7 @@ impl Worker {
             }
         });
         self.outbox.unnoted |= taken;
+        failpoint::reached(Failpoint::DeliveryKnown);
         self.ship();
     }
 
