@@ -133,7 +133,8 @@ impl Machinegun {
         Self::try_start_under(&[] as &[&OsStr], config).await
     }
 
-    async fn try_start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Result<Self, String> {
+    /// As [`Self::start_under`]; or what it said when it did not come up.
+    pub async fn try_start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Result<Self, String> {
         let mut child = spawn(runner, config);
         let errors = errors_of(&mut child);
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
