@@ -5,6 +5,8 @@ mod backlog;
 mod bounds;
 mod conflicts;
 mod deadlines;
+#[path = "../crash/dice.rs"]
+mod dice;
 mod faulty;
 mod hammer;
 mod ledgers;

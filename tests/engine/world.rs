@@ -23,7 +23,7 @@ use machinegun::telemetry::{Metrics, NamespaceMetrics};
 use machinegun::wire::{Event, HistoryRange, Limits as WireLimits, Reader, Value, Wire};
 use tempfile::TempDir;
 
-use crate::faulty::Faulty;
+use crate::faulty::{Faulty, UnderWay};
 use crate::recorder::Recorder;
 use crate::scripted::{Scripted, reply, text};
 
@@ -50,6 +50,9 @@ pub struct Mg {
     pub namespace: NamespaceOptions,
     processor: Scripted,
     begin: i64,
+    /// Of the store's accidents; another one in each run.
+    seed: u64,
+    under_way: UnderWay,
     /// Names of further namespaces, with the same options.
     pub others: Vec<String>,
 }
@@ -155,7 +158,17 @@ impl Mg {
             steps_in_flight_per_namespace: 10_000,
             cache: 64 << 20,
         };
-        Self { storage, _folder: folder, options, namespace, processor, begin: BEGIN, others: Vec::new() }
+        Self {
+            storage,
+            _folder: folder,
+            options,
+            namespace,
+            processor,
+            begin: BEGIN,
+            seed: 0,
+            under_way: UnderWay::default(),
+            others: Vec::new(),
+        }
     }
 
     pub fn timers(mut self, timers: Option<SchedulerOptions>) -> Self {
@@ -197,6 +210,12 @@ impl Mg {
         self
     }
 
+    /// Of the store's accidents, once there is chaos.
+    pub fn seeded(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     pub fn without_sinks(mut self) -> Self {
         self.namespace.policy.subscriptions.clear();
         self.namespace.sinks.clear();
@@ -211,7 +230,7 @@ impl Mg {
     pub async fn start(self) -> World {
         let (clock, hand) = Clock::manual(self.begin);
         let metrics = Metrics::new();
-        let storage = Faulty::new(self.storage.clone());
+        let storage = Faulty::new(self.storage.clone(), self.seed, self.under_way.clone());
         let engine = Engine::start(
             storage.clone(),
             clock.clone(),
@@ -241,7 +260,7 @@ impl World {
     pub async fn restart_with(self, later_ms: i64, change: impl FnOnce(Mg) -> Mg) -> World {
         self.engine.stop().await;
         let begin = self.clock.now() + later_ms;
-        change(Mg { begin, ..self.mg }).start().await
+        change(Mg { begin, seed: self.mg.seed.wrapping_add(1), ..self.mg }).start().await
     }
 
     /// As `restart`, but this run is cut off in the middle of what it does.
@@ -253,7 +272,7 @@ impl World {
     pub async fn crash_with(self, change: impl FnOnce(Mg) -> Mg) -> World {
         self.storage.down.store(true, std::sync::atomic::Ordering::SeqCst);
         let begin = self.clock.now() + 1;
-        change(Mg { begin, ..self.mg }).start().await
+        change(Mg { begin, seed: self.mg.seed.wrapping_add(1), ..self.mg }).start().await
     }
 
     pub fn request(&self) -> Request {
