@@ -1,6 +1,7 @@
 //! `memory().timers(None).start().await`: an engine with one namespace, "ns", and a hand on everything around it.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,13 @@ use machinegun::engine::{
 };
 use machinegun::machine::retry::{MaxRetries, RetryPolicy};
 use machinegun::machine::{
-    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Policy, Record, RequestContext, Subscription,
+    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Outcome, Policy, Record, RequestContext, Subscription,
     Success,
 };
+use machinegun::processor::Question;
 use machinegun::storage::Storage;
+#[cfg(feature = "dynamodb")]
+use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions};
 use machinegun::storage::embedded::{Embedded, EmbeddedOptions};
 use machinegun::storage::memory::Memory;
 use machinegun::telemetry::{Metrics, NamespaceMetrics};
@@ -81,14 +85,30 @@ pub fn memory() -> Mg {
 
 pub fn embedded() -> Mg {
     let folder = tempfile::tempdir().unwrap();
-    let options = EmbeddedOptions { free_space_reserve: 0, ..EmbeddedOptions::new(folder.path()) };
-    Mg::on(Embedded::open(options).unwrap(), Some(folder))
+    let mg = embedded_in(folder.path());
+    Mg { _folder: Some(folder), ..mg }
+}
+
+/// In a folder that outlives the test's world.
+pub fn embedded_in(folder: &Path) -> Mg {
+    let options = EmbeddedOptions { free_space_reserve: 0, ..EmbeddedOptions::new(folder) };
+    Mg::on(Embedded::open(options).unwrap(), None)
 }
 
 #[cfg(feature = "dynamodb")]
 pub async fn dynamodb() -> Mg {
-    let table = crate::services::made_table().await;
-    Mg::on(machinegun::storage::dynamodb::Dynamodb::open(&table).await.unwrap(), None)
+    on_table(&crate::services::made_table().await).await
+}
+
+/// On a table that is there.
+#[cfg(feature = "dynamodb")]
+pub async fn dynamodb_at(endpoint: &str, table: &str) -> Mg {
+    on_table(&DynamodbOptions { table: table.to_owned(), ..crate::services::table_at(endpoint) }).await
+}
+
+#[cfg(feature = "dynamodb")]
+async fn on_table(table: &DynamodbOptions) -> Mg {
+    Mg::on(Dynamodb::open(table).await.unwrap(), None)
 }
 
 pub fn id(text: &str) -> MachineId {
@@ -207,6 +227,18 @@ impl Mg {
         let subscription = Subscription { sink: name.to_owned(), events: true, lifecycle };
         self.namespace.policy.subscriptions.push(subscription);
         self.namespace.sinks.push(SinkOptions { name: name.into(), sink: Arc::new(sink.clone()), before_reply });
+        self
+    }
+
+    /// How the processor answers from the first moment: what is due may be asked about before the start returns.
+    pub fn behaving(self, behaviour: impl Fn(&Question) -> Outcome + Send + Sync + 'static) -> Self {
+        self.processor.behave(behaviour);
+        self
+    }
+
+    /// Begins so many milliseconds after the others.
+    pub fn later(mut self, milliseconds: u64) -> Self {
+        self.begin += milliseconds as i64;
         self
     }
 
