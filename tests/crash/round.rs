@@ -71,10 +71,8 @@ pub async fn killed_under_load(service: Machinegun, clients: Vec<Client>, dice: 
     let end = End::told();
     let steps = Arc::new(watch::Sender::new(0_u64));
     let peer = Peer::of(service.address);
-    let working: Vec<_> = clients
-        .into_iter()
-        .map(|client| tokio::spawn(client.work(peer.clone(), end.clone(), steps.clone())))
-        .collect();
+    let working: Vec<_> =
+        clients.into_iter().map(|client| tokio::spawn(client.work(peer.clone(), end.clone(), steps.clone()))).collect();
 
     let enough = async {
         steps.subscribe().wait_for(|steps| *steps >= after_steps).await.expect("clients work");

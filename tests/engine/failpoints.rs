@@ -109,7 +109,7 @@ impl Passage {
             }
             Self::StartOther => drop(mg.init("b").await.unwrap()),
             Self::RemoveOther => drop(mg.ask("b", Impact::Remove).await.unwrap()),
-            Self::ForgetOther => mg.advance(DAY + 1_000),
+            Self::ForgetOther => mg.turn(DAY + 1_000).await,
         }
         mg.settle().await;
         // What is acknowledged is not sent again, and it is noted by the next commit or by one of its own.
@@ -182,9 +182,9 @@ fn ended_at(store: &str, point: Failpoint, times: u64, impact: Option<ImpactKind
     assert_eq!(child.status.signal(), Some(6), "no step came by {armed}: {stdout}{stderr}");
     assert!(stderr.contains(&format!("failpoint {} reached", point.name())), "{armed}: {stderr}");
     let passed = stdout.lines().filter_map(|line| line.strip_prefix("passed "));
-    let passed = passed.last().map_or(Passage::Nothing, |name| {
-        Passage::ALL.into_iter().find(|it| format!("{it:?}") == name).unwrap()
-    });
+    let passed = passed
+        .last()
+        .map_or(Passage::Nothing, |name| Passage::ALL.into_iter().find(|it| format!("{it:?}") == name).unwrap());
     let took = stdout.lines().filter_map(|line| line.strip_prefix("took ")?.split_once(' '));
     (passed, took.map(|(machine, number)| (machine.to_owned(), number.parse().unwrap())).collect())
 }
@@ -255,7 +255,8 @@ async fn goes_on(store: &str, passed: Passage, mut took: Vec<(String, i64)>) {
     mg.until_later(|| mg.metric("machinegun_sink_pending", "name=\"s\"") == 0).await;
     took.extend(heard("a"));
     took.extend(heard("b"));
-    for (machine, last) in [("a", mg.get("a").await.unwrap().record.last_event), ("b", i64::from(passed >= Passage::StartOther))]
+    for (machine, last) in
+        [("a", mg.get("a").await.unwrap().record.last_event), ("b", i64::from(passed >= Passage::StartOther))]
     {
         let mut seen = 0;
         for (_, number) in took.iter().filter(|(of, _)| of == machine) {
@@ -272,10 +273,11 @@ fn impacts(point: Failpoint) -> Vec<Option<ImpactKind>> {
     use ImpactKind::{Call, Init, Modernize, Notification, Remove, Repair, SimpleRepair, Timeout};
     let some = |kinds: &[ImpactKind]| kinds.iter().copied().map(Some).collect();
     match point {
-        Failpoint::RecordRead | Failpoint::BeforeCommit | Failpoint::AfterCommit => some(&ImpactKind::ALL),
+        Failpoint::BeforeCommit | Failpoint::AfterCommit => some(&ImpactKind::ALL),
         Failpoint::BeforeProcessor | Failpoint::AfterProcessor => some(&[Init, Call, Repair, Timeout, Notification]),
         Failpoint::BeforeAnswer => some(&[Init, Call, Repair, SimpleRepair, Remove, Modernize]),
         Failpoint::StepQueued
+        | Failpoint::RecordRead
         | Failpoint::Modernized
         | Failpoint::BatchDrafted
         | Failpoint::BatchSynced

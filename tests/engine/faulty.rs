@@ -2,9 +2,9 @@
 //! which, done long after they were put again, or another writer comes between.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::future::Future;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -250,7 +250,11 @@ impl Faulty {
 
     /// A commit's answer, which never contradicts an earlier one: refused means that no earlier put was done either.
     async fn faulty(&self, commit: Commit) -> Outcome {
-        let mark = (commit.key.clone(), commit.record.as_ref().map_or(commit.expect, |it| Some(it.commit)), commit.record.is_some());
+        let mark = (
+            commit.key.clone(),
+            commit.record.as_ref().map_or(commit.expect, |it| Some(it.commit)),
+            commit.record.is_some(),
+        );
         let outcome = match self.up() {
             Err(error) => Outcome::Refused(error),
             Ok(()) => self.put(commit).await,

@@ -14,8 +14,8 @@ use machinegun::engine::{
 };
 use machinegun::machine::retry::{MaxRetries, RetryPolicy};
 use machinegun::machine::{
-    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Outcome, Policy, Record, RequestContext, Subscription,
-    Success,
+    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Outcome, Policy, Record, RequestContext,
+    Subscription, Success,
 };
 use machinegun::processor::Question;
 use machinegun::storage::Storage;
@@ -370,6 +370,14 @@ impl World {
 
     pub fn advance(&self, ms: u64) {
         self.hand.advance(Duration::from_millis(ms));
+    }
+
+    /// Time passes, and the store was scanned once more: what is due was too far off to be held in memory.
+    pub async fn turn(&self, ms: u64) {
+        let scans = || self.storage.scans.load(std::sync::atomic::Ordering::SeqCst);
+        let before = scans();
+        self.advance(ms);
+        until(|| scans() > before).await;
     }
 
     /// Returns once every wake-up that is due by now was worked off.
