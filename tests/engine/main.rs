@@ -7,6 +7,7 @@ mod conflicts;
 mod deadlines;
 #[path = "../crash/dice.rs"]
 mod dice;
+mod differential;
 mod failpoints;
 mod faulty;
 mod hammer;
