@@ -18,7 +18,7 @@ use machinegun::wire::HistoryRange;
 use crate::modernizing::modernizing;
 use crate::recorder::Recorder;
 use crate::scripted::{done, reply, text, unexpected};
-use crate::world::{self, CLEAR, Mg, World, events, guarded, id, repair};
+use crate::world::{self, BEGIN, CLEAR, Mg, World, events, guarded, id, repair};
 
 /// Tells the process which store to live on: `embedded`, a space and its folder, or `dynamodb`, endpoint and table.
 const STORE: &str = "MACHINEGUN_TEST_FAILPOINT_STORE";
@@ -189,6 +189,12 @@ fn ended_at(store: &str, point: Failpoint, times: u64, impact: Option<ImpactKind
     (passed, took.map(|(machine, number)| (machine.to_owned(), number.parse().unwrap())).collect())
 }
 
+/// The machine's events that a sink was given, in order.
+fn numbers(sink: &Recorder, machine: &str) -> Vec<(String, i64)> {
+    let numbers = sink.of(machine).into_iter().map(|it| it.split(' ').next().unwrap().parse().unwrap());
+    numbers.map(|number| (machine.to_owned(), number)).collect()
+}
+
 /// Another process goes on, days later.
 async fn goes_on(store: &str, passed: Passage, mut took: Vec<(String, i64)>) {
     let sink = Recorder::new();
@@ -248,13 +254,9 @@ async fn goes_on(store: &str, passed: Passage, mut took: Vec<(String, i64)>) {
     }
 
     // Every event, and none before its predecessors.
-    let heard = |machine: &'static str| {
-        let numbers = sink.of(machine).into_iter().map(|it| it.split(' ').next().unwrap().parse().unwrap());
-        numbers.map(move |number| (machine.to_owned(), number)).collect::<Vec<_>>()
-    };
     mg.until_later(|| mg.metric("machinegun_sink_pending", "name=\"s\"") == 0).await;
-    took.extend(heard("a"));
-    took.extend(heard("b"));
+    took.extend(numbers(&sink, "a"));
+    took.extend(numbers(&sink, "b"));
     for (machine, last) in
         [("a", mg.get("a").await.unwrap().record.last_event), ("b", i64::from(passed >= Passage::StartOther))]
     {
@@ -324,6 +326,24 @@ async fn each_batch_ends_before_or_behind_its_sync_and_nothing_is_lost() {
             guarded(goes_on(&store, passed, took)).await;
         }
     }
+}
+
+/// Nothing comes from one step to the next but through the folder.
+#[tokio::test]
+async fn the_store_is_opened_anew_for_every_step_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("embedded {}", folder.path().join("store").display());
+    let (sink, mut elapsed) = (Recorder::new(), 0);
+    for passage in Passage::ALL {
+        let (mg, _) = modernizing(on_the_store(&store).await.sink("s", &sink));
+        let mg = mg.later(elapsed).behaving(behave).start().await;
+        guarded(passage.take(&mg)).await;
+        elapsed = (mg.clock.now() - BEGIN) as u64 + 1;
+        mg.engine.stop().await;
+        mg.storage.inner().close().await;
+    }
+    let took = ["a", "b"].into_iter().flat_map(|machine| numbers(&sink, machine)).collect();
+    guarded(goes_on(&store, Passage::ForgetOther, took)).await;
 }
 
 /// The table's items, each put for itself.
