@@ -44,7 +44,7 @@ fn configuration(table: &str, endpoint: &str, processor: &Processor) -> String {
     format!(
         "service_name: machinegun\n\
          woody_server: {{ip: 127.0.0.1, port: 0}}\n\
-         logging: {{out_type: stdout, level: warning}}\n\
+         logging: {{out_type: stdout, level: info}}\n\
          storage: {{type: dynamodb, table: {table}, region: here, endpoint_url: '{endpoint}', shards: {SHARDS}, \
          request_timeout: 2s, lease_time: {LEASE_MS}ms}}\n\
          namespaces:\n{}{with_ledger}{}    protocol: 2021\n",
@@ -147,7 +147,8 @@ async fn instances_that_die_freeze_and_lose_their_way_lose_nothing() {
     );
     println!("the processor was asked about {asked} steps, and {repeats} times again");
     println!("all shards owned {settled} ms after the last blow; the lease is {LEASE_MS} ms");
-    for metric in ["mg_forwards", "mg_takeovers", "mg_conflicts"] {
+    for metric in ["machinegun_forwards_total", "machinegun_shard_takeovers_total", "machinegun_commit_conflicts_total"]
+    {
         println!("{metric} of those that run now: {}", cluster.total(metric).await);
     }
     assert!(tally.acknowledged.load(Ordering::Relaxed) > 0 && blows.kills + blows.freezes + blows.storms > 0);

@@ -82,7 +82,7 @@ impl Cluster {
     pub async fn owned(&self) -> u64 {
         let mut owned = 0;
         for instance in &self.instances {
-            owned += instance.gauge("mg_shards_owned").await.unwrap_or(0);
+            owned += instance.gauge("machinegun_shards_owned").await.unwrap_or(0);
         }
         owned
     }

@@ -272,7 +272,7 @@ fn same(storage: &str, of: &str, expected: &str, found: &str) {
 
 async fn the_same_everywhere(history: Vec<Operation>) {
     let history = Arc::new(history);
-    let mut starting = vec![("memory", world::memory()), ("embedded", world::embedded())];
+    let mut starting = vec![("memory", world::memory()), ("shared", world::shared()), ("embedded", world::embedded())];
     #[cfg(feature = "dynamodb")]
     starting.push(("dynamodb", world::dynamodb().await));
     let mut worlds = Vec::new();

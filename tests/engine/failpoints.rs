@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use machinegun::failpoint::{Failpoint, VARIABLE};
 use machinegun::machine::{Impact, ImpactKind, Outcome, Refusal, RequestContext, Status};
 use machinegun::processor::{Ask, Question};
-use machinegun::sink::{Content, Delivery, Sink, SinkError};
+use machinegun::sink::{Content, Delivery, Receipt, Sink, SinkError};
 use machinegun::wire::HistoryRange;
 
 use crate::modernizing::modernizing;
@@ -133,13 +133,13 @@ fn behave(question: &Question) -> Outcome {
 
 #[async_trait]
 impl Sink for Teller {
-    async fn publish(&self, delivery: Delivery) -> Result<(), SinkError> {
-        if let Content::Events(encoded) = &delivery.content {
+    async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError> {
+        if let Content::Events { events: encoded, .. } = &delivery.content {
             for (number, _) in events(encoded) {
                 println!("\ntook {} {number}", String::from_utf8_lossy(delivery.key.id.as_bytes()));
             }
         }
-        Ok(())
+        Ok(Receipt::default())
     }
 }
 

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use machinegun::clock::random_bytes;
-use machinegun::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record};
-use machinegun::storage::{Commit, Due, Ledger, Loaded, Outcome, Storage, StorageError};
+use machinegun::machine::{
+    CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Shard,
+};
+use machinegun::storage::{Append, Commit, Due, Leases, Ledger, Loaded, Outcome, Storage, StorageError};
 use machinegun::wire::HistoryRange;
 
 use crate::dice::Dice;
@@ -80,6 +82,7 @@ pub struct Faulty {
     /// Commits whose last answer was "unknown": refusing them would be a lie.
     unknown: Mutex<HashSet<Mark>>,
     pub reads: AtomicUsize,
+    pub standings: AtomicUsize,
     pub event_reads: AtomicUsize,
     pub notification_reads: AtomicUsize,
     pub scans: AtomicUsize,
@@ -105,6 +108,7 @@ impl Faulty {
             accidents: Mutex::default(),
             unknown: Mutex::default(),
             reads: AtomicUsize::new(0),
+            standings: AtomicUsize::new(0),
             event_reads: AtomicUsize::new(0),
             notification_reads: AtomicUsize::new(0),
             scans: AtomicUsize::new(0),
@@ -348,6 +352,11 @@ impl Storage for Faulty {
         self.request(key, self.inner.read(key, range)).await
     }
 
+    async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError> {
+        self.standings.fetch_add(1, Ordering::SeqCst);
+        self.request(key, self.inner.standing(key)).await
+    }
+
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
         self.event_reads.fetch_add(1, Ordering::SeqCst);
         self.request(key, self.inner.events(key, epoch, first, last)).await
@@ -396,9 +405,23 @@ impl Storage for Faulty {
         self.inner.ledger()
     }
 
-    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
+    fn leases(&self) -> Option<&dyn Leases> {
+        self.inner.leases()
+    }
+
+    fn appended_ledger(&self) -> Option<&dyn Append> {
+        self.inner.appended_ledger().filter(|_| self.up().is_ok())
+    }
+
+    async fn dues(
+        &self,
+        shards: Option<&[Shard]>,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError> {
         let answer = match self.up() {
-            Ok(()) => self.inner.dues(until, after, limit).await,
+            Ok(()) => self.inner.dues(shards, until, after, limit).await,
             Err(error) => Err(error),
         };
         // At the end, so who sees it here knows what was found.

@@ -73,6 +73,12 @@ async fn no_acknowledged_event_is_lost_changed_or_doubled_embedded() {
     guarded(hammer(world::embedded(), OPERATIONS, &mut Dice::thrown(), &mut Accidents::default())).await;
 }
 
+/// Every answer that no commit comes before is checked with the store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acknowledged_event_is_lost_changed_or_doubled_on_shared_storage() {
+    guarded(hammer(world::shared(), OPERATIONS, &mut Dice::thrown(), &mut Accidents::default())).await;
+}
+
 #[cfg(feature = "dynamodb")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_event_is_lost_changed_or_doubled_on_dynamodb() {

@@ -20,6 +20,9 @@ use tokio::task::JoinHandle;
 /// How long anything is waited for that takes no time on a quiet machine, in milliseconds.
 pub const PATIENCE_MS: i64 = 60_000;
 
+/// For stores that ask who it is; the tests' own take anyone.
+const CREDENTIALS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+
 /// File systems that live in memory, where nothing is ever durable, by the number that statfs gives.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
@@ -194,7 +197,7 @@ pub async fn refused_start(config: &Path) -> Ended {
 /// Runs another of its commands to the end: how it ended, and what it said on stdout.
 pub async fn command(arguments: &[&str], config: &Path) -> (Ended, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_machinegun"));
-    command.args(arguments).arg("--config").arg(config).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(arguments).arg("--config").arg(config).envs(CREDENTIALS).stdin(Stdio::null()).kill_on_drop(true);
     let output = soon(&arguments.join(" "), command.output()).await.expect("the command runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (Ended { status: output.status, stderr: text(output.stderr) }, text(output.stdout))
@@ -205,8 +208,7 @@ fn spawn(runner: &[impl AsRef<OsStr>], config: &Path) -> Child {
     command.extend([env!("CARGO_BIN_EXE_machinegun").into(), "serve".into(), "--config".into(), config.into()]);
     Command::new(&command[0])
         .args(&command[1..])
-        // For stores that ask who it is; the tests' own take anyone.
-        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
+        .envs(CREDENTIALS)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -12,7 +12,7 @@ use machinegun::wire::{
     ProcessRepair, ProcessSignal, Reader, RepairResult, SetTimerAction, Signal, SignalResult, TagAction, Timer,
     TimerAction, Type, Value, Wire,
 };
-use machinegun::woody::{Context, Error, MethodKind, Reply, Server, ServerSettings, Service};
+use machinegun::woody::{Error, MethodKind, Reply, Request, Server, ServerSettings, Service};
 use tokio::sync::watch;
 
 /// What a step is asked to do, as the arguments of a Start, Call, Repair or Notify.
@@ -213,7 +213,7 @@ where
     M::Success: Wire,
 {
     let body: Bytes = wire::write_reply::<M>(seqid, &Ok(success)).expect("no exception");
-    Ok(Reply { body, business: None })
+    Ok(Reply::Result { body, business: None })
 }
 
 #[async_trait]
@@ -223,7 +223,8 @@ impl Service for Decider {
         known.iter().any(|it| it.as_bytes() == name).then_some(MethodKind::Call)
     }
 
-    async fn handle(&self, _: Context, name: Bytes, mut args: Reader, seqid: i32) -> Result<Reply, Error> {
+    async fn handle(&self, request: Request) -> Result<Reply, Error> {
+        let Request { name, mut args, seqid, .. } = request;
         if name == ProcessCall::NAME {
             let asked = wire::read_args::<ProcessCall>(&mut args)?.a;
             let order = Order::read(&asked.arg);
