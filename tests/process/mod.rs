@@ -147,6 +147,11 @@ impl Machinegun {
         Self::try_up(spawn(&[] as &[&OsStr], config)).await
     }
 
+    /// As [`Self::start_under`]; or what it said when it did not come up.
+    pub async fn try_start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Result<Self, String> {
+        Self::try_up(spawn(runner, config)).await
+    }
+
     async fn try_up(mut child: Child) -> Result<Self, String> {
         let errors = errors_of(&mut child);
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
