@@ -202,8 +202,7 @@ impl Membership {
         }
         if !lost.is_empty() {
             tracing::warn!(shards = ?lost, "shards were taken from this instance");
-            let engine = cluster.engine.clone();
-            cluster.tasks.spawn(async move { engine.release(&lost).await });
+            cluster.drop_machines(lost);
         }
     }
 
@@ -342,7 +341,11 @@ impl Membership {
         let mut heirs: Vec<Heir> = self.others.lively().map(heir).collect();
         let to = match cluster.leaving.is_cancelled() {
             true => share::estate(mine.len(), &mut heirs),
-            false => share::excess(cluster.shards.count(), self.others.staying() + 1, mine.len(), &mut heirs),
+            false => {
+                let richer = |of: &InstanceId| (owned_by(*of), *of) > (mine.len(), known.me);
+                let richest = !known.addresses.keys().any(richer);
+                share::excess(cluster.shards.count(), self.others.staying() + 1, mine.len(), richest, &mut heirs)
+            }
         };
         let room = (HAND_OVERS_AT_ONCE - self.hand_overs.len()) * TOGETHER;
         let next = |(shard, to): (Shard, InstanceId)| {
