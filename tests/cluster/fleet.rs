@@ -18,7 +18,7 @@ use crate::link::{Link, Way};
 
 pub const SHARDS: u16 = 16;
 pub const LEASE_MS: i64 = 10_000;
-const STEP_MS: u64 = 50;
+const STEP_MS: u64 = 100;
 
 pub struct Fleet {
     pub storage: Arc<Memory>,

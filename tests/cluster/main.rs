@@ -7,4 +7,9 @@ mod link;
 mod live;
 mod membership;
 mod peer;
+#[cfg(feature = "dynamodb")]
+#[path = "../services/mod.rs"]
+mod services;
+#[cfg(feature = "dynamodb")]
+mod table;
 mod town;

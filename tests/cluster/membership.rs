@@ -129,7 +129,7 @@ async fn an_outage_of_the_storage_changes_no_owner() {
     let before: Vec<_> = (0..3).map(|at| (fleet.standing(at).instance, fleet.owned(at))).collect();
     for way in [Way::Broken, Way::Frozen] {
         (0..3).for_each(|at| fleet.set(at, way));
-        fleet.pass(30 * LEASE_MS).await;
+        fleet.pass(12 * LEASE_MS).await;
         assert!((0..3).all(|at| fleet.held(at).is_empty()));
         (0..3).for_each(|at| fleet.set(at, Way::Open));
         fleet.until("trust", |fleet| (0..3).all(|at| fleet.standing(at).trusted)).await;
