@@ -49,6 +49,8 @@ pub struct Faulty {
     pub event_reads: AtomicUsize,
     pub notification_reads: AtomicUsize,
     pub scans: AtomicUsize,
+    /// The shards that the last scan was of.
+    pub scanned: Mutex<Option<Vec<Shard>>>,
     /// Epochs whose events were deleted.
     pub deleted: Mutex<Vec<Epoch>>,
 }
@@ -71,6 +73,7 @@ impl Faulty {
             event_reads: AtomicUsize::new(0),
             notification_reads: AtomicUsize::new(0),
             scans: AtomicUsize::new(0),
+            scanned: Mutex::default(),
             deleted: Mutex::default(),
         })
     }
@@ -260,6 +263,7 @@ impl Storage for Faulty {
         limit: usize,
     ) -> Result<Vec<Due>, StorageError> {
         self.scans.fetch_add(1, Ordering::SeqCst);
+        *self.scanned.lock().unwrap() = shards.map(<[Shard]>::to_vec);
         self.up()?;
         self.inner.dues(shards, until, after, limit).await
     }

@@ -10,6 +10,7 @@ mod hammer;
 mod ledgers;
 mod modernizing;
 mod notifications;
+mod ownership;
 mod recorder;
 mod removal;
 mod replies;
@@ -49,6 +50,18 @@ macro_rules! on_every_storage_with_ledgers {
     };
 }
 pub(crate) use on_every_storage_with_ledgers;
+
+/// The same on the storages that instances can share.
+macro_rules! on_every_shared_storage {
+    ($($promise:ident),* $(,)?) => {
+        $($crate::promise_on! { $promise;
+            memory => crate::world::shared(),
+            #[cfg(feature = "dynamodb")]
+            dynamodb => crate::world::dynamodb().await,
+        })*
+    };
+}
+pub(crate) use on_every_shared_storage;
 
 macro_rules! promise_on {
     ($promise:ident; $($(#[$only:meta])* $storage:ident => $mg:expr,)*) => {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +50,8 @@ pub struct Mg {
     _folder: Option<Arc<TempDir>>,
     /// Several engines may run on the storage, each owning some shards.
     instances: Instances,
+    /// In the ids that it makes.
+    number: u16,
     pub options: EngineOptions,
     pub namespace: NamespaceOptions,
     processor: Scripted,
@@ -174,8 +177,18 @@ impl Mg {
             steps_in_flight_per_namespace: 10_000,
             cache: 64 << 20,
         };
-        let instances = Instances::Alone;
-        Self { storage, _folder: folder, instances, options, namespace, processor, begin: BEGIN, others: Vec::new() }
+        let (instances, number) = (Instances::Alone, 1);
+        Self {
+            storage,
+            _folder: folder,
+            instances,
+            number,
+            options,
+            namespace,
+            processor,
+            begin: BEGIN,
+            others: Vec::new(),
+        }
     }
 
     pub fn timers(mut self, timers: Option<SchedulerOptions>) -> Self {
@@ -234,8 +247,9 @@ impl Mg {
         let namespace = NamespaceOptions { processor: Arc::new(processor.clone()), ..self.namespace.clone() };
         let (storage, folder, others) = (self.storage.clone(), self._folder.clone(), self.others.clone());
         let (options, begin) = (self.options, self.begin);
-        let instances = Instances::Stranger;
-        Mg { storage, _folder: folder, instances, options, namespace, processor, begin, others }.start().await
+        static NEXT: AtomicU16 = AtomicU16::new(2);
+        let (instances, number) = (Instances::Stranger, NEXT.fetch_add(1, Ordering::SeqCst));
+        Mg { storage, _folder: folder, instances, number, options, namespace, processor, begin, others }.start().await
     }
 
     pub async fn start(self) -> World {
@@ -254,7 +268,7 @@ impl Mg {
             storage.clone(),
             shards.clone(),
             clock.clone(),
-            Snowflakes::new(1, clock.clone()),
+            Snowflakes::new(self.number, clock.clone()),
             &metrics,
             self.options,
             std::iter::once(self.namespace.clone())
@@ -263,7 +277,7 @@ impl Mg {
         );
         let ns = engine.namespace(b"ns").unwrap().clone();
         let scanned = storage.clone();
-        until(|| scanned.scans.load(std::sync::atomic::Ordering::SeqCst) > 0).await;
+        until(|| scanned.scans.load(Ordering::SeqCst) > 0).await;
         let counters = metrics.namespace("ns");
         World {
             counters,
@@ -301,7 +315,7 @@ impl World {
 
     /// The old run can't write any more, and its clock stands still.
     pub async fn crash_with(self, change: impl FnOnce(Mg) -> Mg) -> World {
-        self.storage.down.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.storage.down.store(true, Ordering::SeqCst);
         let begin = self.clock.now() + 1;
         change(Mg { begin, ..self.mg }).start().await
     }
@@ -316,10 +330,10 @@ impl World {
 
     /// Owns all shards from now on, and trusts it for ever. Returns once what is due there was looked for.
     pub async fn take(&self) {
-        let scans = self.storage.scans.load(std::sync::atomic::Ordering::SeqCst);
+        let scans = self.storage.scans.load(Ordering::SeqCst);
         self.shards().trust_until(i64::MAX);
         self.all_shards().into_iter().for_each(|shard| self.shards().take(shard));
-        until(|| self.storage.scans.load(std::sync::atomic::Ordering::SeqCst) > scans).await;
+        until(|| self.storage.scans.load(Ordering::SeqCst) > scans).await;
     }
 
     /// Owns nothing from now on.
