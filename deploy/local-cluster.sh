@@ -26,14 +26,20 @@ fail() {
 }
 
 stop() {
-    # Only what was started here, by its id; the instances first, so that they can hand over.
+    # Only what was started here, by its id; the table last, so that the instances can hand over to the end.
     local at
-    for ((at = ${#started[@]} - 1; at >= 0; at--)); do
+    for ((at = ${#started[@]} - 1; at > 0; at--)); do
         kill "${started[at]}" 2>/dev/null || true
     done
-    for ((at = ${#started[@]} - 1; at >= 0; at--)); do
+    for ((at = ${#started[@]} - 1; at > 0; at--)); do
         wait "${started[at]}" 2>/dev/null || true
     done
+    if [ "${#started[@]}" -gt 0 ]; then
+        # Its end of the pipe: that is what it waits for.
+        exec 8>&-
+        kill "${started[0]}" 2>/dev/null || true
+        wait "${started[0]}" 2>/dev/null || true
+    fi
     if [ -n "$data" ]; then
         rm -rf "$data"
     fi

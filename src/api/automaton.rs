@@ -135,8 +135,7 @@ impl Automaton {
         let (subject, range) = self.described(params.desc).await?;
         let context = request_context(asked.context.clone()).detached();
         let args = params.a.detached();
-        let notify =
-            || subject.namespace.notify(subject.id.clone(), args.clone(), range.clone(), context.clone());
+        let notify = || subject.namespace.notify(subject.id.clone(), args.clone(), range.clone(), context.clone());
         let id = self.at_home(&subject, Purpose::Step, &asked, notify).await?;
         Ok(NotifyResponse { id: wire::notification_id::format(id).into() })
     }
@@ -206,7 +205,7 @@ impl Automaton {
         let deadline = self.deadline(subject.interface, &asked.context);
         loop {
             match cluster.place(&key, purpose, original, deadline).await.map_err(Failure::Failed)? {
-                Place::Done(response) => return Err(Failure::Relayed(response)),
+                Place::Done(response) => return Err(Failure::Relayed(Box::new(response))),
                 Place::Here => {}
             }
             match work().await {

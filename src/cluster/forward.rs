@@ -115,13 +115,16 @@ impl Cluster {
                 return Ok(Place::Here);
             }
             if self.is_cut_off() {
-                return Err(Error::unavailable("the owner of the machine's shard is unknown while storage is unavailable"));
+                return Err(Error::unavailable(
+                    "the owner of the machine's shard is unknown while storage is unavailable",
+                ));
             }
             let waited = self.clock.timeout_at(deadline, async {
                 self.refresh().await;
                 let again = self.clock.now().saturating_add(pause);
                 let next = async {
-                    let is_known = || self.shards.tenure(shard).is_some() || self.untried(shard, tried.as_ref()).is_some();
+                    let is_known =
+                        || self.shards.tenure(shard).is_some() || self.untried(shard, tried.as_ref()).is_some();
                     while !is_known() && !self.is_cut_off() {
                         // The sender lives as long as this.
                         let _ = changes.changed().await;

@@ -39,6 +39,8 @@ pub(super) struct Membership {
     others: Others,
     /// When the owners were last read.
     owners_read: Option<i64>,
+    /// The last look found something new.
+    moving: bool,
     /// An entry was not what it was thought to be: the owners are read again.
     outdated: bool,
     /// Entries that were put and may or may not stand. They are put again until that is known.
@@ -56,6 +58,7 @@ impl Membership {
             others: Others::new(cluster.lease_ms),
             cluster,
             owners_read: None,
+            moving: false,
             outdated: false,
             unsettled: BTreeMap::new(),
             leaving: HashMap::new(),
@@ -92,10 +95,14 @@ impl Membership {
                 return;
             }
             let from = cluster.clock.monotonic();
-            let pause = match self.outdated || !self.unsettled.is_empty() {
-                true => cluster.gap_ms,
-                false => cluster.jittered(cluster.tick_ms),
+            let pause = match () {
+                () if self.outdated || !self.unsettled.is_empty() => cluster.gap_ms,
+                // What moves goes on moving: shards come one after the other.
+                () if self.moving => cluster.jittered(cluster.tick_ms / 5),
+                () => cluster.jittered(cluster.tick_ms),
             };
+            let death = self.others.next_death().map_or(i64::MAX, |death| death - from);
+            let pause = pause.min(death.max(cluster.gap_ms));
             let next = cluster.clock.sleep_until_monotonic(from + pause);
             tokio::pin!(next);
             loop {
@@ -138,6 +145,11 @@ impl Membership {
     async fn look(&mut self, demanded: bool) -> Result<(), StorageError> {
         let moved = self.look_at_others().await?;
         let now = self.cluster.clock.monotonic();
+        self.moving = moved;
+        if moved && self.others.lively_addresses().any(|address| address == self.cluster.address) {
+            let address = &self.cluster.address;
+            tracing::warn!(address, "another instance has the same address; if it lives, write storage.advertise");
+        }
         let stale = self.owners_read.is_none_or(|read| now - read >= self.cluster.lease_ms);
         if moved || demanded || stale || self.outdated {
             // IMPORTANT: the owners first, then the heartbeats: an owner that has none then has lost it. The other way
@@ -158,11 +170,7 @@ impl Membership {
         let trusted = cluster.shards.is_trusted();
         let began = cluster.clock.monotonic();
         let heartbeats = cluster.leases().heartbeats().await?;
-        let look = Look {
-            began,
-            ended: cluster.clock.monotonic(),
-            trusted: trusted && cluster.shards.is_trusted(),
-        };
+        let look = Look { began, ended: cluster.clock.monotonic(), trusted: trusted && cluster.shards.is_trusted() };
         let moved = self.others.see(cluster.view.me(), heartbeats, look);
         let addresses = self.others.addresses().map(|(instance, address)| (instance, address.to_owned())).collect();
         cluster.view.known().addresses = addresses;
@@ -266,7 +274,8 @@ impl Membership {
             };
             (known.me, free.map(next).collect::<Vec<_>>())
         };
-        let in_motion = |owner: &Owner| self.leaving.contains_key(&owner.shard) || self.unsettled.contains_key(&owner.shard);
+        let in_motion =
+            |owner: &Owner| self.leaving.contains_key(&owner.shard) || self.unsettled.contains_key(&owner.shard);
         let mut free: Vec<Owner> = free.into_iter().filter(|owner| !in_motion(owner)).collect();
         let coming = self.unsettled.values().filter(|owner| owner.instance == Some(me)).count();
         shuffle(&mut free);
@@ -387,9 +396,7 @@ impl Membership {
                 }
             }
         }
-        if self.hand_overs.is_empty() {
-            self.cluster.news.notify_one();
-        }
+        self.cluster.news.notify_one();
     }
 }
 

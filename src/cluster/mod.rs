@@ -238,11 +238,7 @@ impl Cluster {
     }
 
     /// What the storage answers in time.
-    async fn within<T>(
-        &self,
-        ms: i64,
-        work: impl Future<Output = Result<T, StorageError>>,
-    ) -> Result<T, StorageError> {
+    async fn within<T>(&self, ms: i64, work: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
         let until = self.clock.monotonic().saturating_add(ms);
         tokio::select! {
             biased;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::reader::Section;
 use super::settings::{
-    DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput,
-    LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
+    DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput, LoggingSettings, MemoryKind, MemoryLimit, Settings,
+    StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
 use super::{kafka, namespaces, storage};
 

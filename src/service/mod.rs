@@ -151,9 +151,7 @@ async fn run(
     let readiness = Arc::new(Readiness::default());
     let cluster = match shards {
         None => None,
-        Some(shards) => {
-            sharing::join(&settings, address, &storage, shards, &engine, snowflakes, &metrics).await?
-        }
+        Some(shards) => sharing::join(&settings, address, &storage, shards, &engine, snowflakes, &metrics).await?,
     };
     let automaton = Arc::new(Automaton::new(engine.clone(), interfaces, cluster.clone()));
     let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone(), cluster.clone())

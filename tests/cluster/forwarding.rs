@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use machinegun::storage::Storage;
-use machinegun::wire::{Call, Exception, GetMachine, Notify, ProcessCall, ProcessSignal, Remove, SimpleRepair, Start, Value};
+use machinegun::wire::{
+    Call, Exception, GetMachine, Notify, ProcessCall, ProcessSignal, Remove, SimpleRepair, Start, Value,
+};
 use tokio::time::timeout;
 
 use crate::fleet::LEASE_MS;
@@ -90,7 +92,9 @@ async fn exceptions_and_refusals_come_back_as_the_owner_gave_them() {
                 let start = live::start(&machine, "args");
                 [town.ask::<Start>(0, &[], &start).await, town.ask::<Start>(1, &[], &start).await]
             }
-            "repair" => [town.ask::<SimpleRepair>(0, &[], &repair).await, town.ask::<SimpleRepair>(1, &[], &repair).await],
+            "repair" => {
+                [town.ask::<SimpleRepair>(0, &[], &repair).await, town.ask::<SimpleRepair>(1, &[], &repair).await]
+            }
             _ => {
                 let args = live::remove("");
                 [town.ask::<Remove>(0, &[], &args).await, town.ask::<Remove>(1, &[], &args).await]
@@ -260,6 +264,29 @@ async fn an_answer_that_is_lost_is_unknown_and_a_read_is_done_again_here() {
     let (answer, ()) = tokio::join!(town.ask::<GetMachine>(0, &[], &args), losing);
     assert_eq!(result::<GetMachine>(&answer).expect("it is there").history.len(), 1);
     assert_eq!(town.metric(0, "machinegun_forwards_total{outcome=\"lost\"}").await, 2);
+}
+
+#[tokio::test]
+async fn connections_to_other_instances_are_bounded_and_past_that_a_request_is_refused() {
+    let (mut town, _callee) = Town::new();
+    town.peer_pool_size = 1;
+    town.build(town.storage.clone()).await;
+    town.until(|all| all[0]["owned"] == 16).await;
+    let peer = Peer::settle(&town.storage).await;
+    town.until(|all| all[0]["owned"] == 0).await;
+    let args = live::to(id("m"), "go");
+    let holding = async {
+        let came = peer.came().await;
+        let refused = turned(&town, town.ask::<Call>(0, &[], &args)).await;
+        came.answer("200 OK", &["content-type: application/x-thrift"], b"").await;
+        refused
+    };
+    let (held, refused) = tokio::join!(town.ask::<Call>(0, &[], &args), holding);
+    assert_eq!(held.status, 200);
+    assert_eq!(result::<Call>(&refused), Err(unavailable()));
+    let reason = refused.header("woody.error-reason").expect("a reason");
+    assert!(reason.starts_with("overload: storage.peer_pool_size is reached"), "{reason}");
+    assert_eq!(town.metric(0, "machinegun_forwards_total{outcome=\"bound\"}").await, 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use machinegun::clock::{Clock, ClockHand};
-use machinegun::config::{Settings, StorageSettings};
+use machinegun::config::{DynamodbSettings, Settings, StorageSettings};
 use machinegun::machine::{MachineId, MachineKey, Namespace};
 use machinegun::service::{self, Running};
 use machinegun::storage::Storage;
@@ -12,7 +12,7 @@ use machinegun::storage::leases::InstanceId;
 use machinegun::storage::memory::Memory;
 use machinegun::wire::{self, Method};
 
-use crate::fleet::SHARDS;
+use crate::fleet::{LEASE_MS, SHARDS};
 use crate::live::http::{self, Answer};
 use crate::live::{self, Callee, NAMESPACE, NOW, PATIENCE};
 
@@ -21,6 +21,8 @@ pub struct Town {
     clock: Clock,
     pub hand: ClockHand,
     processor: String,
+    /// Of services that are built from here on.
+    pub peer_pool_size: usize,
     pub houses: Vec<Running>,
 }
 
@@ -31,7 +33,7 @@ impl Town {
         let (clock, hand) = Clock::manual(NOW);
         let callee = Callee::listen(&clock);
         let (storage, processor) = (Arc::new(Memory::shared(SHARDS)), callee.url.clone());
-        (Self { storage, clock, hand, processor, houses: Vec::new() }, callee)
+        (Self { storage, clock, hand, processor, peer_pool_size: 256, houses: Vec::new() }, callee)
     }
 
     /// With so many services, who have shared all shards among them.
@@ -53,7 +55,19 @@ impl Town {
     /// One more service. Returns its number.
     pub async fn build(&mut self, storage: Arc<dyn Storage>) -> usize {
         let namespaces = vec![live::namespace(&self.processor)];
-        let mut settings = Settings { namespaces, ..Settings::default_with(StorageSettings::Memory) };
+        // What it says of a table is not looked at: the storage is open.
+        let sharing = StorageSettings::Dynamodb(DynamodbSettings {
+            table: String::new(),
+            region: String::new(),
+            endpoint_url: None,
+            create_table: false,
+            shards: SHARDS,
+            request_timeout: Duration::from_secs(5),
+            lease_time: Duration::from_millis(LEASE_MS as u64),
+            advertise: None,
+            peer_pool_size: self.peer_pool_size,
+        });
+        let mut settings = Settings { namespaces, ..Settings::default_with(sharing) };
         settings.woody_server.ip = [127, 0, 0, 1].into();
         settings.woody_server.port = 0;
         let running = service::start_over(settings, self.clock.clone(), storage).await.expect("it starts");
