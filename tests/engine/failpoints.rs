@@ -181,9 +181,9 @@ fn ended_at(store: &str, point: Failpoint, times: u64, impact: Option<ImpactKind
     // SIGABRT
     assert_eq!(child.status.signal(), Some(6), "no step came by {armed}: {stdout}{stderr}");
     assert!(stderr.contains(&format!("failpoint {} reached", point.name())), "{armed}: {stderr}");
-    let passed = stdout.lines().filter_map(|line| line.strip_prefix("passed "));
+    let mut passed = stdout.lines().filter_map(|line| line.strip_prefix("passed "));
     let passed = passed
-        .last()
+        .next_back()
         .map_or(Passage::Nothing, |name| Passage::ALL.into_iter().find(|it| format!("{it:?}") == name).unwrap());
     let took = stdout.lines().filter_map(|line| line.strip_prefix("took ")?.split_once(' '));
     (passed, took.map(|(machine, number)| (machine.to_owned(), number.parse().unwrap())).collect())
