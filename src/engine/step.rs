@@ -242,7 +242,11 @@ impl Worker {
             let outcome = if tagged && !stamp.tag_taken { outcome.clone() } else { outcome.take() };
             let decision = machine::apply(record, impact, context, outcome, policy, stamp);
             let Some(step) = decision.step else { return Ok(Round::Unchanged(decision.answer)) };
-            let next = step.record.map(Arc::new);
+            let mut next = step.record;
+            if let Some(next) = &mut next {
+                self.stands_behind(record, next);
+            }
+            let next = next.map(Arc::new);
             let commit = Commit {
                 key: self.key.clone(),
                 expect: record.map(|record| record.commit),
@@ -261,6 +265,7 @@ impl Worker {
             }
         };
         self.outbox.noted();
+        self.committed_events |= !events.is_empty();
         self.count(record, next.as_deref(), impact);
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| match next {
@@ -310,6 +315,15 @@ impl Worker {
                 () = clock.sleep_until(until) => {}
             }
             attempt = attempt.saturating_add(1);
+        }
+    }
+
+    /// What this step owes anew is nowhere yet: it comes behind all that the sinks have by now.
+    fn stands_behind(&self, before: Option<&Record>, next: &mut Record) {
+        for sink in &self.namespace.options.sinks {
+            if next.owes(&sink.name) && !before.is_some_and(|before| before.owes(&sink.name)) {
+                next.stands_behind(&sink.name, sink.sink.place());
+            }
         }
     }
 

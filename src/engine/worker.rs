@@ -55,6 +55,8 @@ pub(super) struct Worker {
     left: bool,
     pub(super) outbox: Outbox,
     pub(super) ownership: Ownership,
+    /// The step that is being answered has committed events, whatever its answer is.
+    pub(super) committed_events: bool,
     /// The last turn was a delivery's end: the next one is a message's.
     yielded: bool,
 }
@@ -114,6 +116,7 @@ impl Worker {
             left: false,
             outbox: Outbox::default(),
             ownership,
+            committed_events: false,
             yielded: false,
         }
     }
@@ -174,13 +177,14 @@ impl Worker {
             drop(admitted);
             return reply.send(Err(EngineError::NotOwner));
         }
+        self.committed_events = false;
         let answer = AssertUnwindSafe(self.take(impact, &request)).catch_unwind().await;
         let mut answer = answer.unwrap_or_else(|_| {
             self.panicked();
             Err(EngineError::Killed)
         });
         self.ship();
-        if answer.is_ok() && self.replies_wait() {
+        if (answer.is_ok() || self.committed_events) && self.replies_wait() {
             answer = match self.acknowledged(request.deadline).await {
                 Ok(()) => answer,
                 Err(error) => Err(error),

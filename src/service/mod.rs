@@ -41,6 +41,8 @@ pub enum StartError {
     Table(String),
     #[error("storage.advertise: {0}")]
     Advertise(String),
+    #[error("the end of ledger {sink:?} can't be found: {error}")]
+    Ledger { sink: String, error: StorageError },
     #[error("namespaces.{namespace}.{key}: {reason}")]
     ProcessorUrl { namespace: String, key: String, reason: String },
     #[error("{0}")]
@@ -123,9 +125,12 @@ async fn run(
     let address = server.local_addr();
     let snowflakes = Snowflakes::new(settings.snowflake_machine_id.unwrap_or_else(machine_id_of_host), clock.clone());
     let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };
+    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
+    let writers = ledgers::writers(&storage, &ledgers, &clock, &metrics).await?;
     let mut namespaces = Vec::new();
     for namespace in &settings.namespaces {
-        namespaces.push(namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?);
+        let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?;
+        namespaces.push(namespaces::with_sinks(options, namespace, &writers));
     }
     let shards = storage.leases().map(|leases| Arc::new(Shards::new(leases.shards(), clock.clone())));
     let engine = Engine::start(
@@ -147,7 +152,6 @@ async fn run(
     metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
 
     let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), namespaces::interface(it))).collect();
-    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
     let readiness = Arc::new(Readiness::default());
     let cluster = match shards {
         None => None,

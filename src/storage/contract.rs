@@ -19,6 +19,7 @@ use async_trait::async_trait;
 
 use super::Storage;
 
+pub mod books;
 pub mod commits;
 pub mod concurrency;
 pub mod dues;

@@ -19,7 +19,7 @@ pub mod ledger;
 pub mod memory;
 
 pub use leases::Leases;
-pub use ledger::Ledger;
+pub use ledger::{Append, Ledger};
 
 /// The longest tag that every store keeps, in bytes: as long as an id. A commit with a longer one is refused.
 pub const LONGEST_TAG: usize = MachineId::LONGEST;
@@ -45,7 +45,7 @@ pub struct Commit {
     /// A tag that the machine claims in its namespace: free, its own already, or of a machine that exists no more.
     pub tag: Option<Bytes>,
     /// The ledgers that the new events are entered in, by name: all in this write, or none. Only where the store has
-    /// ledgers ([`Storage::ledger`]).
+    /// ledgers ([`Storage::ledger`]) and they are not appended beside the commits.
     pub ledgers: Vec<String>,
 }
 
@@ -128,8 +128,14 @@ pub trait Storage: Send + Sync + 'static {
     /// The machine that claimed a tag last, whether it still exists or not. A tag outlives its machine.
     async fn tagged(&self, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError>;
 
-    /// The ledgers, if a commit's entries in them are part of its one write.
+    /// The ledgers, for readers. If they are not [`Storage::appended_ledger`] too, a commit's entries in them are part of its
+    /// one write.
     fn ledger(&self) -> Option<&dyn Ledger> {
+        None
+    }
+
+    /// The ledgers, if their blocks are appended beside the commits. Commits name no ledgers then.
+    fn appended_ledger(&self) -> Option<&dyn Append> {
         None
     }
 

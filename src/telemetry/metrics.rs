@@ -37,6 +37,8 @@ pub struct Metrics {
     sink_failures: IntCounterVec,
     ledger_broken: IntGaugeVec,
     forwards: IntCounterVec,
+    ledger_entries: IntCounterVec,
+    ledger_appends: IntCounterVec,
     watched: Mutex<Vec<Show>>,
 }
 
@@ -153,6 +155,16 @@ pub struct SinkMetrics {
     pub produced: IntCounter,
     pub retried: IntCounter,
     failed: Vec<(&'static str, IntCounter)>,
+}
+
+/// One ledger's handles, where blocks are appended beside the commits.
+#[derive(Clone, Debug)]
+pub struct LedgerMetrics {
+    pub entries: IntCounter,
+    pub blocks: IntCounter,
+    pub taken: IntCounter,
+    pub failed: IntCounter,
+    pub looked_back: IntCounter,
 }
 
 #[derive(Debug)]
@@ -282,6 +294,16 @@ impl Metrics {
                 "Requests sent to the instance that owns the machine's shard, by outcome; `no_owner`: nobody took it in time.",
                 &["outcome"],
             ),
+            ledger_entries: counter(
+                "machinegun_ledger_entries_total",
+                "Entries that this instance has appended to a ledger beside the commits.",
+                &["sink"],
+            ),
+            ledger_appends: counter(
+                "machinegun_ledger_appends_total",
+                "What became of blocks that this instance put: `done`; `taken`, another instance was faster; `failed`. And `looked_back`: deliveries for which older blocks were read first.",
+                &["sink", "outcome"],
+            ),
             watched: Mutex::default(),
             registry,
         })
@@ -314,6 +336,18 @@ impl Metrics {
 
     pub fn ledger_broken(&self, sink: &str, broken: bool) {
         self.ledger_broken.with_label_values(&[sink]).set(i64::from(broken));
+    }
+
+    /// A ledger whose blocks are appended beside the commits.
+    pub fn ledger(&self, sink: &str) -> LedgerMetrics {
+        let appends = |outcome| self.ledger_appends.with_label_values(&[sink, outcome]);
+        LedgerMetrics {
+            entries: self.ledger_entries.with_label_values(&[sink]),
+            blocks: appends("done"),
+            taken: appends("taken"),
+            failed: appends("failed"),
+            looked_back: appends("looked_back"),
+        }
     }
 
     pub fn namespace(&self, name: &str) -> NamespaceMetrics {

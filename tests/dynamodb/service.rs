@@ -63,16 +63,11 @@ fn a_table_is_made_and_checked_by_command_and_serve_refuses_any_other() {
 }
 
 #[test]
-fn a_configuration_starts_without_a_notice_and_has_no_event_sinks() {
+fn a_configuration_starts_without_a_notice() {
     let options = services::table_at("http://127.0.0.1:1");
     let (settings, report) = parse(&text(&options, 4), &|_| None).expect("a file without errors");
     assert!(matches!(settings.storage, StorageSettings::Dynamodb(_)));
     assert_eq!(report.notices, vec![]);
-    for kind in ["ledger", "machine"] {
-        let with_sink = text(&options, 4).replace("ns: {", &format!("ns: {{event_sinks: {{all: {{type: {kind}}}}}, "));
-        let line = parse(&with_sink, &|_| None).expect_err("it is refused").to_string();
-        assert!(line.contains("event_sinks.all.type") && line.contains("keeps no ledger yet"), "{line}");
-    }
 }
 
 #[test]

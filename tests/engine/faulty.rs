@@ -10,7 +10,7 @@ use machinegun::clock::random_bytes;
 use machinegun::machine::{
     CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Shard,
 };
-use machinegun::storage::{Commit, Due, Leases, Ledger, Loaded, Outcome, Storage, StorageError};
+use machinegun::storage::{Append, Commit, Due, Leases, Ledger, Loaded, Outcome, Storage, StorageError};
 use machinegun::wire::HistoryRange;
 
 use crate::scripted::{Gate, Inside};
@@ -253,6 +253,10 @@ impl Storage for Faulty {
 
     fn leases(&self) -> Option<&dyn Leases> {
         self.inner.leases()
+    }
+
+    fn appended_ledger(&self) -> Option<&dyn Append> {
+        self.inner.appended_ledger().filter(|_| self.up().is_ok())
     }
 
     async fn dues(

@@ -40,17 +40,6 @@ macro_rules! on_every_storage {
 }
 pub(crate) use on_every_storage;
 
-/// The same on the storages that keep ledgers.
-macro_rules! on_every_storage_with_ledgers {
-    ($($promise:ident),* $(,)?) => {
-        $($crate::promise_on! { $promise;
-            memory => crate::world::memory(),
-            embedded => crate::world::embedded(),
-        })*
-    };
-}
-pub(crate) use on_every_storage_with_ledgers;
-
 /// The same on the storages that instances can share.
 macro_rules! on_every_shared_storage {
     ($($promise:ident),* $(,)?) => {

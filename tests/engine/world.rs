@@ -18,8 +18,10 @@ use machinegun::machine::{
     Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Policy, Record, RequestContext, Shard,
     Subscription, Success,
 };
+use machinegun::sink::LedgerSink;
 use machinegun::storage::Storage;
 use machinegun::storage::embedded::{Embedded, EmbeddedOptions};
+use machinegun::storage::ledger::LedgerWriter;
 use machinegun::storage::memory::Memory;
 use machinegun::telemetry::{Metrics, NamespaceMetrics};
 use machinegun::wire::{Event, HistoryRange, Limits as WireLimits, Reader, Value, Wire};
@@ -264,6 +266,16 @@ impl Mg {
         }
         let metrics = Metrics::new();
         let storage = Faulty::new(self.storage.clone());
+        let mut namespace = self.namespace.clone();
+        if storage.appended_ledger().is_some() {
+            for name in std::mem::take(&mut namespace.ledgers) {
+                let writer = LedgerWriter::open(storage.clone(), &name, clock.clone(), metrics.ledger(&name)).await;
+                let sink = Arc::new(LedgerSink::new(writer.unwrap()));
+                let subscription = Subscription { sink: name.clone(), events: true, lifecycle: false };
+                namespace.policy.subscriptions.push(subscription);
+                namespace.sinks.push(SinkOptions { name: name.into(), sink, before_reply: true });
+            }
+        }
         let engine = Engine::start(
             storage.clone(),
             shards.clone(),
@@ -271,8 +283,8 @@ impl Mg {
             Snowflakes::new(self.number, clock.clone()),
             &metrics,
             self.options,
-            std::iter::once(self.namespace.clone())
-                .chain(self.others.iter().map(|name| NamespaceOptions { name: name.clone(), ..self.namespace.clone() }))
+            std::iter::once(namespace.clone())
+                .chain(self.others.iter().map(|name| NamespaceOptions { name: name.clone(), ..namespace.clone() }))
                 .collect(),
         );
         let ns = engine.namespace(b"ns").unwrap().clone();
@@ -429,6 +441,14 @@ impl World {
     /// The machine as it is stored, tombstones included.
     pub async fn stored(&self, machine: &str) -> Record {
         self.storage.inner().read(&self.key(machine), None).await.unwrap().unwrap().record
+    }
+
+    /// Time passes until the store knows that a machine owes its sinks nothing.
+    pub async fn until_noted(&self, machine: &str) {
+        while !self.stored(machine).await.unsent.is_empty() {
+            self.advance(1_000);
+            self.quiet().await;
+        }
     }
 
     /// Everything goes on as far as it can without time: enough turns for each task to have had its own.

@@ -20,6 +20,10 @@ const TAG: u8 = b't';
 const INSTANCES: u8 = b'i';
 const OWNERS: u8 = b'o';
 const META: u8 = b's';
+const LEDGER: u8 = b'l';
+
+/// Entries' ids in a bucket of a ledger: a block has fewer, so none but the last bucket is empty.
+pub const BUCKET: i64 = 1024;
 const SIGN: u64 = 1 << 63;
 
 /// The generation of events that no Modernize has replaced.
@@ -38,6 +42,23 @@ pub fn machine(key: &MachineKey) -> Vec<u8> {
 /// `version 't' len(ns) ns tag`
 pub fn tag(ns: &Namespace, tag: &[u8]) -> Vec<u8> {
     in_namespace(TAG, ns, tag)
+}
+
+/// `version 'l' len(sink) sink bucket`: the blocks whose first entries' ids share a bucket. So the load of a ledger goes from
+/// partition to partition, and none grows without end.
+pub fn ledger(sink: &str, bucket: i64) -> Vec<u8> {
+    [&ledger_note(sink)[..], &ordered(bucket)].concat()
+}
+
+/// `version 'l' len(sink) sink`: what is noted of a ledger.
+pub fn ledger_note(sink: &str) -> Vec<u8> {
+    let length = u16::try_from(sink.len()).unwrap_or(u16::MAX);
+    [&[VERSION, LEDGER], &length.to_be_bytes()[..], sink.as_bytes()].concat()
+}
+
+/// Where the block stands that begins with this entry.
+pub fn bucket(first: i64) -> i64 {
+    first.div_euclid(BUCKET)
 }
 
 /// `version 's'`: what the table says of itself.
@@ -108,6 +129,21 @@ pub fn record_blob(epoch: Epoch, commit: CommitId, part: u32) -> Vec<u8> {
 /// `'e' epoch`: what generation a replaced machine's events ended in.
 pub fn epoch_end(epoch: Epoch) -> Vec<u8> {
     of_epoch(b'e', epoch)
+}
+
+/// `'b' first`: a ledger's block by its first entry.
+pub fn block(first: i64) -> Vec<u8> {
+    [b"b", &ordered(first)[..]].concat()
+}
+
+/// `'x' first hash part`: entries of a block that doesn't fit an item. The block's hash says what they are.
+pub fn block_blob(first: i64, hash: &[u8; 32], part: u32) -> Vec<u8> {
+    [b"x", &ordered(first)[..], hash, &part.to_be_bytes()].concat()
+}
+
+pub fn first_entry(sort: &[u8]) -> Result<i64, StorageError> {
+    let id = sort.strip_prefix(b"b").and_then(|id| id.first_chunk::<8>());
+    id.map(|id| from_ordered(*id)).ok_or_else(|| StorageError::Corrupt("a stored block's key is malformed".to_owned()))
 }
 
 /// `'n' id`
