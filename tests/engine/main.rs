@@ -5,6 +5,10 @@ mod backlog;
 mod bounds;
 mod conflicts;
 mod deadlines;
+#[path = "../crash/dice.rs"]
+mod dice;
+mod differential;
+mod failpoints;
 mod faulty;
 mod hammer;
 mod ledgers;

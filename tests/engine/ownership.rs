@@ -43,6 +43,7 @@ on_every_shared_storage!(
     a_release_waits_for_the_running_step,
     a_release_notes_what_sinks_have_acknowledged,
     a_release_does_not_wait_for_a_sink_that_is_down,
+    events_of_a_step_that_outlived_its_lease_are_the_next_owners_to_send,
     a_release_leaves_other_shards_machines_alone,
     a_release_and_a_stop_go_together,
     two_who_both_believe_to_own_a_machine_lose_nothing_and_double_nothing,
@@ -57,6 +58,15 @@ async fn owner(mg: &Mg) -> World {
 /// Two that both believe to own everything.
 async fn rivals(mg: &Mg) -> (World, World) {
     (owner(mg).await, owner(mg).await)
+}
+
+/// So that each finds what the other has left while it still holds the machine.
+fn scanned_often(mg: Mg) -> Mg {
+    mg.with(|_, namespace| {
+        for scheduler in [&mut namespace.timers, &mut namespace.notifications].into_iter().flatten() {
+            scheduler.scan_interval = Duration::from_secs(1);
+        }
+    })
 }
 
 fn reads(mg: &World) -> (usize, usize, usize) {
@@ -82,6 +92,8 @@ async fn nothing_is_begun_outside_of_a_tenure(mg: Mg) {
     let a = mg.instance().await;
     let not_owner = || Err(EngineError::NotOwner);
     assert_eq!(a.init("m").await, not_owner());
+    // It has not even cost a place in memory.
+    assert_eq!(a.metric("machinegun_workers", "ns"), 0);
     a.take().await;
     a.machine("m", done()).await;
     a.shards().trust_until(a.clock.now() + 100);
@@ -366,7 +378,7 @@ async fn each_shards_timers_are_fired_by_its_owner(mg: Mg) {
 
 /// By one that believes to own the machine, and holds it without a timer.
 async fn a_timer_that_another_has_set_is_not_overlooked(mg: Mg) {
-    let (a, b) = rivals(&mg).await;
+    let (a, b) = rivals(&scanned_often(mg)).await;
     a.processor.behave(noting);
     a.machine("m", done()).await;
     b.change("m", reply("").timer(1)).await;
@@ -378,7 +390,7 @@ async fn a_timer_that_another_has_set_is_not_overlooked(mg: Mg) {
 }
 
 async fn a_notification_to_a_machine_started_anew_elsewhere_is_not_discarded(mg: Mg) {
-    let (a, b) = rivals(&mg).await;
+    let (a, b) = rivals(&scanned_often(mg)).await;
     a.processor.behave(noting);
     a.machine("m", done()).await;
     b.ask("m", Impact::Remove).await.unwrap();
@@ -392,7 +404,7 @@ async fn a_notification_to_a_machine_started_anew_elsewhere_is_not_discarded(mg:
 }
 
 async fn a_notification_to_a_machine_repaired_elsewhere_is_not_parked(mg: Mg) {
-    let (a, b) = rivals(&mg).await;
+    let (a, b) = rivals(&scanned_often(mg)).await;
     a.machine("m", done()).await;
     a.fail("m").await;
     a.processor.behave(noting);
@@ -475,6 +487,25 @@ async fn a_release_does_not_wait_for_a_sink_that_is_down(mg: Mg) {
     assert_eq!(sink.of("m"), ["1 e1"]);
 }
 
+async fn events_of_a_step_that_outlived_its_lease_are_the_next_owners_to_send(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.sink("s", &sink);
+    let (a, b) = (owner(&mg).await, mg.instance().await);
+    a.machine("m", done()).await;
+    let mut gate = a.processor.hold("m");
+    a.processor.then(reply("done").event("e1"));
+    let running = a.ask("m", call("x"));
+    gate.reached().await;
+    a.lose();
+    gate.open();
+    assert_eq!(running.await, ok("done"));
+    a.engine.release(&a.all_shards()).await;
+    assert_eq!(sink.attempts("m"), 0);
+    b.take().await;
+    b.until_later(|| sink.of("m").len() == 1).await;
+    assert_eq!(sink.of("m"), ["1 e1"]);
+}
+
 async fn a_release_leaves_other_shards_machines_alone(mg: Mg) {
     let a = owner(&mg).await;
     let ids: Vec<_> = (0..24).map(|n| format!("m{n}")).collect();
@@ -518,12 +549,7 @@ async fn a_release_and_a_stop_go_together(mg: Mg) {
 
 async fn two_who_both_believe_to_own_a_machine_lose_nothing_and_double_nothing(mg: Mg) {
     const STEPS: usize = 20;
-    // Scanned often, so that each works on what the other has accepted.
-    let mg = mg.with(|_, namespace| {
-        for scheduler in [&mut namespace.timers, &mut namespace.notifications].into_iter().flatten() {
-            scheduler.scan_interval = Duration::from_secs(1);
-        }
-    });
+    let mg = scanned_often(mg);
     let (a, b) = rivals(&mg).await;
     let worlds = [&a, &b];
     a.processor.behave(noting);
