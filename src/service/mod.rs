@@ -104,8 +104,8 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     run(settings, clock, server, metrics, storage).await
 }
 
-/// As [`start`], on a storage of one's own: what `settings.storage` says is not looked at. The storage is closed when
-/// the service stops.
+/// As [`start`], on a storage of one's own: of `settings.storage` only what says how instances share it is looked at. The
+/// storage is closed when the service stops.
 pub async fn start_with_storage(settings: Settings, storage: Arc<dyn Storage>) -> Result<Running, StartError> {
     start_over(settings, Clock::system(), storage).await
 }
