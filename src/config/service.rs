@@ -9,6 +9,7 @@ use super::settings::{
     ClusterSettings, DiskLimit, DnsDiscovery, DnsOptions, LimitsSettings, LogFormatter, LogLevel, LogOutput,
     LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
+use super::sinks::Outlets;
 use super::tree::Value;
 use super::{kafka, namespaces, storage};
 
@@ -19,6 +20,12 @@ const SEVERITIES: [&str; 8] = ["emergency", "alert", "critical", "error", "warni
 
 pub(super) fn read(root: &Section<'_>) -> Settings {
     let default = Settings::default_with(storage::read(&root.section("storage")));
+    let kafka = kafka::read(&root.section("kafka"));
+    let lifecycle_pulse = root.section("lifecycle_pulse");
+    let lifecycle_pulse = lifecycle_pulse.is_there().then(|| kafka::topic(&lifecycle_pulse, &kafka));
+    let outlets = Outlets { storage: &default.storage, kafka: &kafka, lifecycle: lifecycle_pulse.is_some() };
+    let namespaces = namespaces::read(&root.section("namespaces"), &outlets);
+    kafka::unused(&root.section("kafka"), lifecycle_pulse.as_ref(), &namespaces);
     Settings {
         service_name: root.text("service_name").unwrap_or(default.service_name),
         snowflake_machine_id: root.maybe_number("snowflake_machine_id", 0..=1023),
@@ -27,8 +34,9 @@ pub(super) fn read(root: &Section<'_>) -> Settings {
         limits: limits(&root.section("limits")),
         logging: logging(&root.section("logging")),
         cluster: cluster(&root.section("cluster")),
-        kafka: kafka::read(&root.section("kafka")),
-        namespaces: namespaces::read(&root.section("namespaces"), &default.storage),
+        kafka,
+        lifecycle_pulse,
+        namespaces,
         storage: default.storage,
     }
 }

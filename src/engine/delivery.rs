@@ -57,7 +57,7 @@ impl Job {
     }
 
     async fn deliver(&mut self) -> Result<(), SinkError> {
-        let content = match &mut self.parcel {
+        let content = match &self.parcel {
             Parcel::Lifecycle(lifecycle) => Content::Lifecycle(lifecycle.clone()),
             Parcel::Events { epoch, first, last } => {
                 let most = (*last).min(first.saturating_add(MOST_EVENTS - 1));
@@ -65,11 +65,17 @@ impl Job {
                     Some(held) => bounded(held, MOST_EVENTS as usize),
                     None => read(&self.namespace, &self.key, *epoch, *first, most).await?,
                 };
-                *last = *first + events.len() as i64 - 1;
                 Content::Events(events)
             }
         };
-        self.to.publish(Delivery { key: self.key.clone(), content }).await
+        let taken = self.to.publish(Delivery { key: self.key.clone(), content }).await?;
+        if taken == 0 {
+            return Err(SinkError::Unavailable("it took nothing".to_owned()));
+        }
+        if let Parcel::Events { first, last, .. } = &mut self.parcel {
+            *last = (*last).min(first.saturating_add(taken as i64 - 1));
+        }
+        Ok(())
     }
 }
 

@@ -31,12 +31,20 @@ impl Readiness {
     }
 }
 
-/// Puts `/health`, `/healthz/*` and `/metrics` on the server.
-pub fn routes(server: Server, service_name: &str, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Server {
+/// Puts `/health`, `/healthz/*` and `/metrics` on the server. `details` is what `/health` tells beside the service's
+/// name, asked for each time.
+pub fn routes(
+    server: Server,
+    service_name: &str,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    details: impl Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync + 'static,
+) -> Server {
     let service = service_name.to_owned();
     let health = move |_: Parts| {
-        let checks = serde_json::json!({ "service": service });
-        async move { json(StatusCode::OK, &checks) }
+        let mut checks = details();
+        checks.insert("service".to_owned(), service.clone().into());
+        async move { json(StatusCode::OK, &checks.into()) }
     };
     let startup = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "startup": [] })) };
     let liveness = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "liveness": [] })) };

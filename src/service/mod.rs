@@ -2,6 +2,7 @@
 
 mod ledgers;
 mod namespaces;
+mod sinks;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -41,6 +42,8 @@ pub enum StartError {
     #[error("namespaces.{namespace}.{key}: {reason}")]
     ProcessorUrl { namespace: String, key: String, reason: String },
     #[error("{0}")]
+    Sink(String),
+    #[error("{0}")]
     Runtime(String),
 }
 
@@ -59,6 +62,13 @@ pub struct Running {
     address: SocketAddr,
     stop: CancellationToken,
     done: JoinHandle<Result<(), RunError>>,
+}
+
+#[cfg(feature = "kafka")]
+impl From<crate::sink::kafka::KafkaError> for StartError {
+    fn from(error: crate::sink::kafka::KafkaError) -> Self {
+        Self::Sink(error.to_string())
+    }
 }
 
 // === impl Running ===
@@ -105,9 +115,10 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     let storage = open_storage(&settings.storage, &metrics).await?;
     let snowflakes = Snowflakes::new(settings.snowflake_machine_id.unwrap_or_else(machine_id_of_host), clock.clone());
     let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };
+    let clients = sinks::Clients::new(&settings)?;
     let mut namespaces = Vec::new();
     for namespace in &settings.namespaces {
-        namespaces.push(namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?);
+        namespaces.push(namespaces::options(namespace, &settings, limits, &clock, &snowflakes, &clients, &metrics)?);
     }
     let engine =
         Engine::start(storage.clone(), clock.clone(), snowflakes, &metrics, engine_options(&settings), namespaces);
@@ -121,10 +132,12 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
 
     let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), namespaces::interface(it))).collect();
-    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
+    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(sinks::ledgers).collect();
     let readiness = Arc::new(Readiness::default());
     let automaton = Arc::new(Automaton::new(engine.clone(), interfaces));
-    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone())
+    let watched = engine.clone();
+    let details = move || sink_details(&watched);
+    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone(), details)
         .route("/v1/automaton", automaton)
         .route("/v1/event_sink", Arc::new(EventSink::new(storage.clone(), ledgers.clone())));
     readiness.set(true);
@@ -151,6 +164,7 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
         };
         server.serve(shutdown, drain).await;
         check.abort();
+        clients.close().await;
         storage.close().await;
         match failure {
             Some(error) => Err(RunError::Storage(error)),
@@ -228,6 +242,25 @@ fn server_settings(settings: &Settings) -> ServerSettings {
         limits: wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) },
         ..ServerSettings::default()
     }
+}
+
+/// What `/health` tells of sinks: those that wait for somebody's mending. They hold up nothing but themselves, so the
+/// service is healthy.
+fn sink_details(engine: &Engine) -> serde_json::Map<String, serde_json::Value> {
+    let details = engine.sink_troubles().into_iter().map(|trouble| {
+        serde_json::json!({
+            "namespace": trouble.namespace,
+            "name": &*trouble.sink,
+            "machines": trouble.machines,
+            "reason": trouble.reason,
+        })
+    });
+    let details: Vec<_> = details.collect();
+    let mut all = serde_json::Map::new();
+    if !details.is_empty() {
+        all.insert("event_sinks".to_owned(), details.into());
+    }
+    all
 }
 
 /// How long running steps may go on after a stop: the longest of the namespaces' times.

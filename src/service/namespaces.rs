@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use http::Uri;
 
+use super::sinks::{Clients, ledgers};
 use super::{StartError, milliseconds};
 use crate::api::NamespaceInterface;
 use crate::clock::{Clock, Snowflakes};
-use crate::config::{EventSinkKind, NamespaceSettings, ProcessorSettings, Settings, StepProcessors};
+use crate::config::{NamespaceSettings, ProcessorSettings, Settings, StepProcessors};
 use crate::engine::{ModernizerOptions, NamespaceOptions, SchedulerOptions};
 use crate::machine::{Limits, Policy};
 use crate::processor::{ByStep, Processor, WoodyModernizer, WoodyProcessor};
+use crate::telemetry::Metrics;
 use crate::wire;
 use crate::woody::{Client, ClientSettings};
 
@@ -21,6 +23,8 @@ pub(super) fn options(
     limits: wire::Limits,
     clock: &Clock,
     snowflakes: &Arc<Snowflakes>,
+    clients: &Clients,
+    metrics: &Metrics,
 ) -> Result<NamespaceOptions, StartError> {
     let woody_client = |of: &str, processor: &ProcessorSettings| {
         let url: Uri = processor.url.parse().map_err(|error| StartError::ProcessorUrl {
@@ -66,6 +70,7 @@ pub(super) fn options(
             })
         }
     };
+    let (sinks, subscriptions) = clients.sinks(namespace, settings, metrics);
     Ok(NamespaceOptions {
         name: namespace.name.clone(),
         processor,
@@ -73,7 +78,7 @@ pub(super) fn options(
             timer_retries: namespace.retries.timers.clone(),
             notification_retry_ms: namespace.notification.as_ref().map_or(0, |it| milliseconds(it.reschedule_time)),
             limits: Limits { step_size: usize::try_from(settings.limits.step_size).unwrap_or(usize::MAX) },
-            subscriptions: Vec::new(),
+            subscriptions,
             outbox_clear_ms: milliseconds(namespace.outbox.clear_interval),
         },
         storage_retries: namespace.retries.storage.clone(),
@@ -87,7 +92,7 @@ pub(super) fn options(
             .notification
             .as_ref()
             .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
-        sinks: Vec::new(),
+        sinks,
         ledgers: ledgers(namespace).collect(),
         most_unsent: i64::try_from(namespace.outbox.max_pending).unwrap_or(i64::MAX),
         modernizer,
@@ -100,11 +105,4 @@ pub(super) fn interface(namespace: &NamespaceSettings) -> NamespaceInterface {
         default_processing_ms: milliseconds(namespace.default_processing_timeout),
         protocol: namespace.protocol,
     }
-}
-
-/// The ledgers that a namespace's events are entered in, as part of their commits.
-pub(super) fn ledgers(namespace: &NamespaceSettings) -> impl Iterator<Item = String> {
-    namespace.event_sinks.iter().map(|sink| match &sink.kind {
-        EventSinkKind::Ledger { machine_id } => machine_id.clone(),
-    })
 }

@@ -1,6 +1,9 @@
 //! Where new events go, beside the store. What a sink has not acknowledged is a debt of the machine's record: it is
 //! delivered in order per machine, at least once, across crashes.
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -33,8 +36,9 @@ pub enum SinkError {
 
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
-    /// Returns once the delivery is safe with the sink. The same one may come again.
-    async fn publish(&self, delivery: Delivery) -> Result<(), SinkError>;
+    /// Returns once the delivery is safe with the sink: how many of its entries are, counted from the first, and at
+    /// least one. The others come again, as may those.
+    async fn publish(&self, delivery: Delivery) -> Result<usize, SinkError>;
 }
 
 // === impl SinkError ===
