@@ -7,7 +7,8 @@
 #   deploy/test-services.sh kafka      the same with a single Apache Kafka. The line it prints has three words: the address of
 #                                      a plain listener, that of one with TLS and SCRAM-SHA-512 (user machinegun, password
 #                                      machinegun-secret), and the file of its certificate. Of the lines of its standard input
-#                                      `kill` kills the broker, and `start` starts it anew on the same ports and data
+#                                      `kill` kills the broker, and `start` starts it anew on the same ports and data, if it does
+#                                      not run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -211,7 +212,7 @@ kafka() {
                 echo "killed"
                 ;;
             start)
-                start_kafka "$plain" "$secure" || fail "Kafka does not start again: $(tail -n 20 "$data/log")"
+                kill -0 "${service:-none}" 2>/dev/null || start_kafka "$plain" "$secure" || fail "Kafka does not start again: $(tail -n 20 "$data/log")"
                 echo "started"
                 ;;
             *) fail "say kill, or start" ;;

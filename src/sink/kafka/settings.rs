@@ -45,8 +45,9 @@ pub(super) fn client_config(client: &KafkaClient) -> Result<ClientConfig, KafkaE
         .set("client.id", "machinegun")
         .set("bootstrap.servers", brokers.join(","))
         .set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string())
-        // A topic that no broker knows is told of before its messages are too old.
+        // A topic that no broker knows is told of before its messages are too old, and found once it is made.
         .set("topic.metadata.propagation.max.ms", "4000")
+        .set("topic.metadata.refresh.interval.ms", "10000")
         // A broker that is back is found soon.
         .set("reconnect.backoff.max.ms", "1000")
         .set("socket.connection.setup.timeout.ms", "5000")
