@@ -5,8 +5,11 @@ use std::path::Path;
 use bytes::Bytes;
 use machinegun::machine::{LifeChange, Lifecycle, MachineId, MachineKey, Namespace};
 use machinegun::sink::kafka::{message, partition};
-use machinegun::wire::{Event, Value, Wire, Writer, timestamp};
+use machinegun::wire::event_sink::SinkEvent;
+use machinegun::wire::{Event, Limits, Reader, Value, Wire, Writer, timestamp};
 use serde_json::Value as Json;
+
+use crate::meaning::{Meaning, unhex};
 
 fn rows(file: &str) -> Vec<Json> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
@@ -16,10 +19,6 @@ fn rows(file: &str) -> Vec<Json> {
 
 fn text<'a>(row: &'a Json, key: &str) -> &'a str {
     row[key].as_str().unwrap_or_else(|| panic!("no {key} in {row}"))
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
 }
 
 fn number(row: &Json, key: &str) -> i64 {
@@ -59,6 +58,26 @@ fn value(json: &Json) -> Value {
     }
 }
 
+/// With a map's pairs in an order of their own: the original writes them in its own, whatever order they came in, and here
+/// they stay as they came.
+fn unordered(json: Json) -> Json {
+    match json {
+        Json::Object(map) => map
+            .into_iter()
+            .map(|(kind, json)| {
+                let mut json = unordered(json);
+                if let (true, Json::Array(pairs)) = (kind == "obj", &mut json) {
+                    pairs.sort_by_key(Json::to_string);
+                }
+                (kind, json)
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Json::Array(array) => array.into_iter().map(unordered).collect(),
+        other => other,
+    }
+}
+
 #[test]
 fn events_have_the_keys_values_and_partitions_that_they_had() {
     let rows = rows("kafka_sink.jsonl");
@@ -73,16 +92,20 @@ fn events_have_the_keys_values_and_partitions_that_they_had() {
             let nanos = nanos.or(timestamp::parse_nanos(created_at.as_bytes()).ok()).expect("a time");
             assert_eq!(timestamp::format_micros((nanos / 1_000) as i64), created_at);
         }
+        let expected = Bytes::from(unhex(text(row, "value_hex")));
+        let SinkEvent::Event(read) =
+            SinkEvent::read(&mut Reader::new(expected.clone(), Limits::default())).expect("a message");
+        assert_eq!(unordered(read.data.to_json()), unordered(value(&row["data"]).to_json()), "{row}");
         let event = Event {
             id: number(row, "event_id"),
             created_at: Bytes::copy_from_slice(created_at.as_bytes()),
             format_version: row["format_version"].as_i64().map(|version| version as i32),
-            data: value(&row["data"]),
+            data: read.data,
         };
         let mut stored = Writer::default();
         event.write(&mut stored);
         let written = message::event_value(&machine, &stored.into_bytes()).expect("a stored event");
-        assert_eq!(written, Bytes::from(unhex(text(row, "value_hex"))), "{row}");
+        assert_eq!(written, expected, "{row}");
         assert!(written.starts_with(&[0x0c, 0, 1, 0x0b, 0, 1]));
 
         let key = message::key(&machine);

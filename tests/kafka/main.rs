@@ -7,6 +7,9 @@ mod crash;
 mod dice;
 mod faults;
 mod golden;
+#[path = "../wire_golden/meaning.rs"]
+#[allow(dead_code, reason = "the other messages are for another test")]
+mod meaning;
 #[path = "../process/mod.rs"]
 mod process;
 mod service;

@@ -125,7 +125,8 @@ fn what_is_described_reads_back_as_the_same_settings() {
     let changed = format!(
         "{LEAST}limits: {{disk: {{value: 9%}}, memory: {{type: cgroups, value: 80%}}, process_heap: 2M}}\n\
          cluster: {{discovery: {{type: dns, options: {{domain_name: d, sname: s}}}}}}\n\
-         kafka: {{c: {{endpoints: [{{host: h, port: 1}}], ssl: {{certfile: f}}, sasl: {{file: s}}}}}}\n"
+         kafka: {{c: {{endpoints: [{{host: h, port: 1}}], ssl: {{certfile: f}}, sasl: {{file: s}}}}}}\n\
+         lifecycle_pulse: {{client: c, topic: t}}\n"
     );
     let retries = LEAST.replace(
         "processor:",
