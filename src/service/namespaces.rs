@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::Uri;
 
-use super::sinks::{Clients, ledgers};
 use super::{StartError, milliseconds};
 use crate::api::NamespaceInterface;
 use crate::clock::{Clock, Snowflakes};
@@ -12,7 +11,6 @@ use crate::config::{NamespaceSettings, ProcessorSettings, Settings, StepProcesso
 use crate::engine::{ModernizerOptions, NamespaceOptions, SchedulerOptions};
 use crate::machine::{Limits, Policy};
 use crate::processor::{ByStep, Processor, WoodyModernizer, WoodyProcessor};
-use crate::telemetry::Metrics;
 use crate::wire;
 use crate::woody::{Client, ClientSettings};
 
@@ -23,8 +21,6 @@ pub(super) fn options(
     limits: wire::Limits,
     clock: &Clock,
     snowflakes: &Arc<Snowflakes>,
-    clients: &Clients,
-    metrics: &Metrics,
 ) -> Result<NamespaceOptions, StartError> {
     let woody_client = |of: &str, processor: &ProcessorSettings| {
         let url: Uri = processor.url.parse().map_err(|error| StartError::ProcessorUrl {
@@ -70,7 +66,6 @@ pub(super) fn options(
             })
         }
     };
-    let (sinks, subscriptions) = clients.sinks(namespace, settings, metrics);
     Ok(NamespaceOptions {
         name: namespace.name.clone(),
         processor,
@@ -78,7 +73,7 @@ pub(super) fn options(
             timer_retries: namespace.retries.timers.clone(),
             notification_retry_ms: namespace.notification.as_ref().map_or(0, |it| milliseconds(it.reschedule_time)),
             limits: Limits { step_size: usize::try_from(settings.limits.step_size).unwrap_or(usize::MAX) },
-            subscriptions,
+            subscriptions: Vec::new(),
             outbox_clear_ms: milliseconds(namespace.outbox.clear_interval),
         },
         storage_retries: namespace.retries.storage.clone(),
@@ -92,8 +87,8 @@ pub(super) fn options(
             .notification
             .as_ref()
             .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
-        sinks,
-        ledgers: ledgers(namespace).collect(),
+        sinks: Vec::new(),
+        ledgers: Vec::new(),
         most_unsent: i64::try_from(namespace.outbox.max_pending).unwrap_or(i64::MAX),
         modernizer,
     })

@@ -1,85 +1,114 @@
-//! The Kafka clients that sinks name, and the sinks themselves.
+//! What a namespace's events go to: the sinks, and the clients and ledgers behind them.
 
-#[cfg(feature = "kafka")]
 use std::collections::BTreeMap;
-#[cfg(feature = "kafka")]
 use std::sync::Arc;
 
 use super::StartError;
+#[cfg(feature = "kafka")]
+use crate::config::StorageSettings;
 use crate::config::{Ack, EventSinkKind, KafkaTopic, LIFECYCLE_SINK, NamespaceSettings, Settings};
-use crate::engine::SinkOptions;
+use crate::engine::{NamespaceOptions, SinkOptions};
 use crate::machine::Subscription;
 #[cfg(feature = "kafka")]
 use crate::sink::kafka::{Client, KafkaSink};
+use crate::sink::{LedgerSink, Sink};
+use crate::storage::ledger::LedgerWriter;
 use crate::telemetry::Metrics;
 
-/// The clients that some sink names, each once for the whole service.
-#[derive(Default)]
-pub(super) struct Clients {
+/// What sinks share.
+pub(super) struct Outlets {
+    /// Of the ledgers that are no part of the commits.
+    writers: BTreeMap<String, Arc<LedgerWriter>>,
+    /// The clients that some sink names, each once for the whole service.
     #[cfg(feature = "kafka")]
     kafka: BTreeMap<String, Arc<Client>>,
 }
 
-// === impl Clients ===
+// === impl Outlets ===
 
-impl Clients {
-    /// Looks for brokers from here on; whether there are any shows later.
-    pub(super) fn new(settings: &Settings) -> Result<Self, StartError> {
-        let topics = settings.namespaces.iter().flat_map(topics).map(|(_, _, topic)| topic);
-        let mut clients = Self::default();
+impl Outlets {
+    /// Kafka's brokers are looked for from here on; whether there are any shows later.
+    pub(super) fn open(settings: &Settings, writers: BTreeMap<String, Arc<LedgerWriter>>) -> Result<Self, StartError> {
+        let sinks = settings.namespaces.iter().flat_map(|namespace| &namespace.event_sinks);
+        let topics = sinks.filter_map(|sink| match &sink.kind {
+            EventSinkKind::Kafka(topic) => Some(topic),
+            EventSinkKind::Ledger { .. } => None,
+        });
+        let mut outlets = Self {
+            writers,
+            #[cfg(feature = "kafka")]
+            kafka: BTreeMap::new(),
+        };
         for topic in topics.chain(&settings.lifecycle_pulse) {
-            clients.open(settings, topic)?;
+            outlets.connect(settings, topic)?;
         }
-        Ok(clients)
+        Ok(outlets)
     }
 
     #[cfg(feature = "kafka")]
-    fn open(&mut self, settings: &Settings, topic: &KafkaTopic) -> Result<(), StartError> {
+    fn connect(&mut self, settings: &Settings, topic: &KafkaTopic) -> Result<(), StartError> {
+        let lease = match &settings.storage {
+            StorageSettings::Dynamodb(dynamodb) => Some(dynamodb.lease_time),
+            StorageSettings::Embedded(_) | StorageSettings::Memory => None,
+        };
         // The configuration was checked: the client is there.
         let found = settings.kafka.iter().find(|it| it.name == topic.client);
         if let Some(client) = found.filter(|it| !self.kafka.contains_key(&it.name)) {
-            self.kafka.insert(client.name.clone(), Client::new(client)?);
+            self.kafka.insert(client.name.clone(), Client::new(client, lease)?);
         }
         Ok(())
     }
 
     #[cfg(not(feature = "kafka"))]
-    fn open(&mut self, _: &Settings, topic: &KafkaTopic) -> Result<(), StartError> {
+    fn connect(&mut self, _: &Settings, topic: &KafkaTopic) -> Result<(), StartError> {
         Err(StartError::Sink(format!("kafka.{}: this program was built without the feature `kafka`", topic.client)))
     }
 
-    /// The namespace's sinks in the order of the file, the lifecycle's topic behind them, and what each takes.
-    pub(super) fn sinks(
+    /// The namespace with its sinks in the order of the file, and the lifecycle's topic behind them. Ledgers are sinks
+    /// where they have writers, and part of the commits where they don't.
+    pub(super) fn join(
         &self,
+        mut options: NamespaceOptions,
         namespace: &NamespaceSettings,
         settings: &Settings,
         metrics: &Metrics,
-    ) -> (Vec<SinkOptions>, Vec<Subscription>) {
-        let lifecycle = settings.lifecycle_pulse.iter().map(|topic| (LIFECYCLE_SINK, Ack::Committed, topic));
-        let sinks = topics(namespace).chain(lifecycle).filter_map(|(name, ack, topic)| {
-            let options = self.sink(&namespace.name, name, ack, topic, metrics)?;
+    ) -> NamespaceOptions {
+        let mut add = |name: &str, ack, sink| {
             let lifecycle = name == LIFECYCLE_SINK;
-            Some((options, Subscription { sink: name.to_owned(), events: !lifecycle, lifecycle }))
-        });
-        sinks.unzip()
+            let subscription = Subscription { sink: name.to_owned(), events: !lifecycle, lifecycle };
+            options.policy.subscriptions.push(subscription);
+            options.sinks.push(SinkOptions { name: name.into(), sink, before_reply: ack == Ack::BeforeReply });
+        };
+        for settings in &namespace.event_sinks {
+            match &settings.kind {
+                EventSinkKind::Ledger { machine_id } => match self.writers.get(machine_id) {
+                    Some(writer) => add(&settings.name, settings.ack, Arc::new(LedgerSink::new(writer.clone()))),
+                    None => options.ledgers.push(machine_id.clone()),
+                },
+                EventSinkKind::Kafka(topic) => {
+                    if let Some(sink) = self.topic(&namespace.name, &settings.name, topic, metrics) {
+                        add(&settings.name, settings.ack, sink);
+                    }
+                }
+            }
+        }
+        if let Some(topic) = &settings.lifecycle_pulse
+            && let Some(sink) = self.topic(&namespace.name, LIFECYCLE_SINK, topic, metrics)
+        {
+            add(LIFECYCLE_SINK, Ack::Committed, sink);
+        }
+        options
     }
 
+    /// None: its client was not opened, which kept the service from starting.
     #[cfg(feature = "kafka")]
-    fn sink(
-        &self,
-        namespace: &str,
-        name: &str,
-        ack: Ack,
-        topic: &KafkaTopic,
-        metrics: &Metrics,
-    ) -> Option<SinkOptions> {
+    fn topic(&self, namespace: &str, name: &str, topic: &KafkaTopic, metrics: &Metrics) -> Option<Arc<dyn Sink>> {
         let client = self.kafka.get(&topic.client)?.clone();
-        let sink = Arc::new(KafkaSink::new(client, &topic.topic, metrics.kafka_sink(namespace, name)));
-        Some(SinkOptions { name: name.into(), sink, before_reply: ack == Ack::BeforeReply })
+        Some(Arc::new(KafkaSink::new(client, &topic.topic, metrics.kafka_sink(namespace, name))))
     }
 
     #[cfg(not(feature = "kafka"))]
-    fn sink(&self, _: &str, _: &str, _: Ack, _: &KafkaTopic, _: &Metrics) -> Option<SinkOptions> {
+    fn topic(&self, _: &str, _: &str, _: &KafkaTopic, _: &Metrics) -> Option<Arc<dyn Sink>> {
         None
     }
 
@@ -92,18 +121,10 @@ impl Clients {
     }
 }
 
-/// The ledgers that a namespace's events are entered in, as part of their commits.
+/// The ledgers that a namespace's events are entered in.
 pub(super) fn ledgers(namespace: &NamespaceSettings) -> impl Iterator<Item = String> {
     namespace.event_sinks.iter().filter_map(|sink| match &sink.kind {
         EventSinkKind::Ledger { machine_id } => Some(machine_id.clone()),
         EventSinkKind::Kafka(_) => None,
-    })
-}
-
-/// Where a namespace's events go in Kafka: the sink's name, what callers wait for, the topic.
-fn topics(namespace: &NamespaceSettings) -> impl Iterator<Item = (&str, Ack, &KafkaTopic)> {
-    namespace.event_sinks.iter().filter_map(|sink| match &sink.kind {
-        EventSinkKind::Kafka(topic) => Some((&*sink.name, sink.ack, topic)),
-        EventSinkKind::Ledger { .. } => None,
     })
 }

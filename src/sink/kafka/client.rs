@@ -1,6 +1,7 @@
 //! One producer per configured client, shared by all the sinks that name it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as NativeError;
@@ -44,9 +45,10 @@ struct Awaited {
 // === impl Client ===
 
 impl Client {
-    pub fn new(client: &config::KafkaClient) -> Result<Arc<Self>, KafkaError> {
+    /// `lease` is how long instances hold their shards, if there may be others.
+    pub fn new(client: &config::KafkaClient, lease: Option<Duration>) -> Result<Arc<Self>, KafkaError> {
         let name = client.name.clone();
-        let config = settings::client_config(client)?;
+        let config = settings::client_config(client, lease)?;
         let producer = producer(&name, &config)
             .map_err(|error| KafkaError::Refused { client: name.clone(), reason: error.to_string() })?;
         let room = Arc::new(Semaphore::new(settings::room(client) as usize));

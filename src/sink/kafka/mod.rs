@@ -15,16 +15,21 @@ pub mod partition;
 mod settings;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Content, Delivery, Sink, SinkError};
+use super::{Content, Delivery, Receipt, Sink, SinkError};
 use crate::clock::Stopwatch;
 use crate::telemetry::KafkaSinkMetrics;
 
 pub use client::Client;
-pub use settings::{KafkaError, MESSAGE_TIMEOUT};
+pub use settings::KafkaError;
+
+/// After so long a delivery ends with what it has come to: the machine notes that, and the rest is another one. Well below
+/// what the engine grants an attempt.
+const LONGEST_DELIVERY: Duration = Duration::from_secs(20);
 
 /// A topic that one namespace's events, or changes of life, go to.
 pub struct KafkaSink {
@@ -43,7 +48,7 @@ impl KafkaSink {
     fn encode(&self, delivery: &Delivery) -> Result<Vec<Bytes>, SinkError> {
         let watch = Stopwatch::start();
         let values = match &delivery.content {
-            Content::Events(events) => {
+            Content::Events { events, .. } => {
                 let value = |event| message::event_value(&delivery.key, event);
                 // What is stored was written by this service: it can't be read only if the store is damaged.
                 events
@@ -61,19 +66,23 @@ impl KafkaSink {
 
 #[async_trait]
 impl Sink for KafkaSink {
-    async fn publish(&self, delivery: Delivery) -> Result<usize, SinkError> {
+    async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError> {
         let values = self.encode(&delivery)?;
         let key = message::key(&delivery.key);
         drop(delivery);
         let watch = Stopwatch::start();
+        let part = |taken| Receipt { taken: Some(taken), ..Receipt::default() };
         for (taken, value) in values.iter().enumerate() {
+            if taken > 0 && watch.elapsed() > LONGEST_DELIVERY {
+                return Ok(part(taken));
+            }
             // IMPORTANT: one after the other. See above.
             if let Err(trouble) = self.client.send(&self.topic, &key, value).await {
                 // The rest meets the same trouble by itself, and is told of then.
-                return if taken > 0 { Ok(taken) } else { Err(trouble.into()) };
+                return if taken > 0 { Ok(part(taken)) } else { Err(trouble.into()) };
             }
         }
         self.metrics.send.observe(watch.elapsed().as_secs_f64());
-        Ok(values.len())
+        Ok(part(values.len()))
     }
 }

@@ -7,12 +7,9 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use crate::config::{Compression, KafkaClient, KafkaSsl, RequiredAcks, SaslLogin, SaslMechanism};
 
-/// How long a message may be on its way, from the moment that it is handed over; then it fails, and is sent anew as a
-/// debt.
-///
-/// IMPORTANT: below the time of a lease (10 s). A process that was frozen finds its messages too old to be sent, so it
-/// can't produce for machines that others own by then.
-pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long a message may be on its way at most, from the moment that it is handed over; then it fails, and is sent anew
+/// as a debt.
+const LONGEST_LIFE: Duration = Duration::from_secs(8);
 
 /// Messages that count as one batch, where the original counts batches.
 const MESSAGES_OF_A_BATCH: u32 = 100;
@@ -37,16 +34,25 @@ pub(super) fn room(client: &KafkaClient) -> u32 {
     client.producer.partition_buffer_limit.saturating_mul(MESSAGES_OF_A_BATCH).min(10_000_000)
 }
 
+/// How long a message lives where instances hold leases for so long.
+///
+/// IMPORTANT: below the lease's time. A process that was frozen finds its messages too old to be sent, so it can't produce
+/// for machines that others own by then.
+fn life(lease: Option<Duration>) -> Duration {
+    lease.map_or(LONGEST_LIFE, |lease| (lease * 4 / 5).min(LONGEST_LIFE))
+}
+
 /// All that librdkafka is told.
-pub(super) fn client_config(client: &KafkaClient) -> Result<ClientConfig, KafkaError> {
+pub(super) fn client_config(client: &KafkaClient, lease: Option<Duration>) -> Result<ClientConfig, KafkaError> {
+    let life = life(lease);
     let brokers: Vec<String> = client.endpoints.iter().map(|it| format!("{}:{}", it.host, it.port)).collect();
     let mut config = ClientConfig::new();
     config
         .set("client.id", "machinegun")
         .set("bootstrap.servers", brokers.join(","))
-        .set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string())
+        .set("message.timeout.ms", life.as_millis().to_string())
         // A topic that no broker knows is told of before its messages are too old, and found once it is made.
-        .set("topic.metadata.propagation.max.ms", "4000")
+        .set("topic.metadata.propagation.max.ms", (life / 2).as_millis().to_string())
         .set("topic.metadata.refresh.interval.ms", "10000")
         // A broker that is back is found soon.
         .set("reconnect.backoff.max.ms", "1000")
@@ -54,12 +60,12 @@ pub(super) fn client_config(client: &KafkaClient) -> Result<ClientConfig, KafkaE
         .set("socket.keepalive.enable", "true")
         .set("log.connection.close", "false")
         .set_log_level(RDKafkaLogLevel::Info);
-    producer(&mut config, client);
+    producer(&mut config, client, life);
     security(&mut config, client)?;
     Ok(config)
 }
 
-fn producer(config: &mut ClientConfig, client: &KafkaClient) {
+fn producer(config: &mut ClientConfig, client: &KafkaClient, life: Duration) {
     let producer = &client.producer;
     let milliseconds = |time: Duration| time.as_micros() as f64 / 1_000.0;
     let acks = match producer.required_acks {
@@ -80,7 +86,7 @@ fn producer(config: &mut ClientConfig, client: &KafkaClient) {
         _ => i32::MAX as u32,
     };
     let backoff = producer.retry_backoff.as_millis().clamp(1, 300_000).to_string();
-    let ack_timeout = producer.ack_timeout.min(MESSAGE_TIMEOUT).as_millis().max(1);
+    let ack_timeout = producer.ack_timeout.min(life).as_millis().max(1);
     config
         .set("acks", acks)
         .set("enable.idempotence", idempotent.to_string())
@@ -90,7 +96,7 @@ fn producer(config: &mut ClientConfig, client: &KafkaClient) {
         .set("retries", retries.to_string())
         .set("retry.backoff.ms", &backoff)
         .set("retry.backoff.max.ms", &backoff)
-        .set("linger.ms", milliseconds(producer.max_linger).to_string())
+        .set("linger.ms", milliseconds(producer.max_linger.min(life / 4)).to_string())
         .set("batch.size", producer.max_batch_size.to_string())
         .set("message.max.bytes", LARGEST_REQUEST.to_string())
         .set("queue.buffering.max.messages", room(client).to_string());
@@ -169,7 +175,7 @@ mod tests {
     }
 
     fn expect(client: &KafkaClient, expected: &[(&str, &str)]) {
-        let config = client_config(client).expect("a configuration");
+        let config = client_config(client, None).expect("a configuration");
         for (key, value) in expected {
             assert_eq!(config.get(key), Some(*value), "{key}");
         }
@@ -177,7 +183,7 @@ mod tests {
 
     /// librdkafka takes it.
     fn is_taken(client: &KafkaClient) {
-        let config = client_config(client).expect("a configuration");
+        let config = client_config(client, None).expect("a configuration");
         let taken: Result<BaseProducer, _> = config.create();
         assert!(taken.is_ok(), "{:?}", taken.err());
     }
@@ -245,6 +251,18 @@ mod tests {
     }
 
     #[test]
+    fn a_message_lives_shorter_than_a_lease() {
+        for (lease, life, linger) in [(10_000, "8000", "1000"), (60_000, "8000", "1000"), (1_000, "800", "200")] {
+            let producer = KafkaProducer { max_linger: Duration::from_secs(1), ..KafkaProducer::default() };
+            let client = KafkaClient { producer, ..client() };
+            let config = client_config(&client, Some(Duration::from_millis(lease))).expect("a configuration");
+            assert_eq!((config.get("message.timeout.ms"), config.get("linger.ms")), (Some(life), Some(linger)));
+            let taken: Result<BaseProducer, _> = config.create();
+            assert!(taken.is_ok(), "{:?}", taken.err());
+        }
+    }
+
+    #[test]
     fn tls_and_a_login_become_their_settings() {
         let login = |mechanism| {
             let login = SaslLogin::Password { username: "me".to_owned(), password: Secret::new("secret") };
@@ -290,9 +308,9 @@ mod tests {
         std::fs::write(&file, "me\nsecret\nmore\n").expect("written");
         expect(&sasl(file.clone()), &[("sasl.username", "me"), ("sasl.password", "secret")]);
         std::fs::write(&file, "me\n").expect("written");
-        let error = client_config(&sasl(file.clone())).expect_err("no password").to_string();
+        let error = client_config(&sasl(file.clone()), None).expect_err("no password").to_string();
         assert!(error.starts_with("kafka.c.sasl.file: ") && error.ends_with("the name and the password"), "{error}");
-        let error = client_config(&sasl(folder.path().join("none"))).expect_err("no file").to_string();
+        let error = client_config(&sasl(folder.path().join("none")), None).expect_err("no file").to_string();
         assert!(error.contains("No such file"), "{error}");
     }
 }
