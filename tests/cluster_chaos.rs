@@ -30,9 +30,9 @@ use process::processor::Processor;
 use process::{Folder, command, namespace};
 
 const INSTANCES: usize = 3;
-const SECONDS: u64 = 8;
+const SECONDS: u64 = 10;
 const SOME_MACHINES: u64 = 40;
-const LEASE_MS: u64 = 2_000;
+const LEASE_MS: u64 = 3_000;
 const LEDGER: &str = "all";
 const TAGGED: &str = "tagged";
 /// Clients that look for each Call's events in the ledger.

@@ -109,7 +109,7 @@ pub(super) fn event_sinks(namespace: &Section<'_>, outlets: &Outlets<'_>) -> Vec
                     "writes to `{place}`, as the namespace's sink `{}` does: it would hold each event twice",
                     twin.name
                 ),
-                &format!("leave one of them out, or give it a `{key}` of its own"),
+                format!("leave one of them out, or give it a `{key}` of its own"),
             );
         }
         sinks.push(sink);

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::namespace::NamespaceEngine;
 use crate::clock::Elapsed;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{Epoch, MachineKey, Parcel};
 use crate::sink::{Content, Delivery, Receipt, Sink, SinkError};
 use crate::storage::StorageError;
@@ -82,7 +83,9 @@ impl Job {
             }
         };
         let sent = content.entries();
+        failpoint::reached(Failpoint::BeforeDelivery);
         let receipt = self.to.publish(Delivery { key: self.key.clone(), content }).await?;
+        failpoint::reached(Failpoint::AfterDelivery);
         let taken = receipt.taken.unwrap_or(sent).min(sent);
         if taken == 0 {
             return Err(SinkError::Unavailable("it took nothing".to_owned()));

@@ -184,12 +184,28 @@ fn becomes(machine: &mut Machine, step: Step) {
 /// The machine as some instance shows it, asked until one answers.
 async fn read_surely(cluster: &Cluster, ns: &str, id: &str) -> Option<wire::Machine> {
     loop {
-        let peer = cluster.peer().await.in_namespace(ns);
-        match peer.machine(id).await {
-            Ok(found) => return found,
-            Err(failure) => {
-                assert!(is_refusal(&failure) || is_unknown(&failure), "{id}: GetMachine: {failure:?}");
-            }
+        if let Some(found) = look(&cluster.peer().await.in_namespace(ns), id).await {
+            return found;
+        }
+    }
+}
+
+/// The same of one instance.
+pub async fn seen(peer: &Peer, id: &str) -> Option<wire::Machine> {
+    loop {
+        if let Some(found) = look(peer, id).await {
+            return found;
+        }
+    }
+}
+
+/// None: no answer.
+async fn look(peer: &Peer, id: &str) -> Option<Option<wire::Machine>> {
+    match peer.machine(id).await {
+        Ok(found) => Some(found),
+        Err(failure) => {
+            assert!(is_refusal(&failure) || is_unknown(&failure), "{id}: GetMachine: {failure:?}");
+            None
         }
     }
 }
@@ -204,7 +220,7 @@ pub async fn recover(client: &mut Client, peer: &Peer) {
     for at in 0..MACHINES {
         let orders = [Order::plain(client.token(at)), Order::plain(client.token(at))];
         let machine = &mut client.machines[at];
-        let found = soon("GetMachine", peer.machine(&machine.id)).await.expect("an answer");
+        let found = soon("GetMachine", seen(&peer, &machine.id)).await;
         machine.holds(found.as_ref());
         let [raise, call] = orders;
         let step = match &machine.life {
@@ -213,8 +229,16 @@ pub async fn recover(client: &mut Client, peer: &Peer) {
             Some(_) => Step::Call(raise),
         };
         for step in [step, Step::Call(call)] {
-            let answer = soon("a step in good weather", take(&peer, &machine.id, &step)).await;
-            assert_eq!(answer, Ok(()), "{}: {step:?}", machine.id);
+            // A host under load misses heartbeats in any weather: what was refused is asked for again.
+            let taken = async {
+                loop {
+                    match take(&peer, &machine.id, &step).await {
+                        Err(failure) if is_refusal(&failure) => {}
+                        answer => return answer,
+                    }
+                }
+            };
+            assert_eq!(soon("a step in good weather", taken).await, Ok(()), "{}: {step:?}", machine.id);
             becomes(machine, step);
         }
     }
@@ -222,7 +246,7 @@ pub async fn recover(client: &mut Client, peer: &Peer) {
     for machine in &mut client.machines {
         let settled = async {
             loop {
-                let found = peer.machine(&machine.id).await.expect("an answer");
+                let found = seen(&peer, &machine.id).await;
                 machine.holds(found.as_ref());
                 if machine.life.as_ref().is_none_or(|life| life.due().is_empty()) {
                     return;

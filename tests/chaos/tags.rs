@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use machinegun::clock::Clock;
 use machinegun::wire::{Exception, MachineStatus};
 
-use super::client::{is_refusal, is_unknown};
+use super::client::{is_refusal, is_unknown, seen};
 use super::cluster::{Cluster, PATIENCE_MS};
 use crate::crash::life::read;
 use crate::process::peer::{Failure, Peer};
@@ -67,7 +67,7 @@ impl Race {
         assert!(self.told.len() <= 1, "{}: {:?} were told that it is theirs", self.tag, self.told);
         let mut winners = Vec::new();
         for id in &self.rivals {
-            let found = peer.machine(id).await.expect("an answer").expect("the machine");
+            let found = seen(peer, id).await.expect("the machine");
             let claimed = read(&found).iter().any(|event| text(&event.data).contains("-claims/"));
             if claimed && !matches!(found.status, Some(MachineStatus::Failed(_))) {
                 winners.push(id.clone());
