@@ -7,20 +7,24 @@
 //! - [`woody`] is the RPC: it checks headers and deadline, and detaches handlers from their connections.
 //! - [`api`] turns Thrift calls into engine calls, and the engine's errors into exceptions and statuses.
 //! - [`ops`] answers health and metrics.
+//! - [`cluster`] says whose shard a machine is in, where several instances share a storage, and passes the request on.
 //! - [`engine`] finds the machine's worker, queues, takes the step, commits, answers; and wakes what is due.
 //! - [`processor`] asks the client's service what the machine does next.
 //! - [`machine`] is the pure core: who may do what in which status, and what a step makes of the record.
-//! - [`sink`] is where new events go; what a sink has not acknowledged is a debt of the record.
+//! - [`sink`] is where new events go, Kafka's topics among them; what a sink has not acknowledged is a debt of the record.
 //! - [`storage`] makes the step durable: one atomic, conditional write.
 //! - [`wire`] is Thrift: the codec and the interface types.
 //!
 //! Leaves that anyone may use: [`config`] (the file, checked), [`telemetry`] (metrics), [`clock`] (time and randomness).
+//! [`failpoint`] lets tests end the process at places that matter; releases have none.
 
 pub mod api;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod engine;
+pub mod failpoint;
 pub mod machine;
 pub mod ops;
 pub mod processor;

@@ -23,8 +23,6 @@ pub(super) enum Fate {
     Ignored(&'static str),
     /// Not to be started with, except for a value that asks for nothing: what is wrong, what to write instead.
     Refused(Harmless, &'static str, &'static str),
-    /// It belongs to something that its reader refuses as a whole, wherever it stands: worth no error of its own.
-    OfRefused,
 }
 
 /// Says whether a value makes no difference.
@@ -55,11 +53,13 @@ fn if_empty(value: &Value) -> bool {
     }
 }
 
-use Fate::{Differently, Ignored, NotYet, OfRefused, Refused, Used};
+use Fate::{Differently, Ignored, NotYet, Refused, Used};
 
 const ERLANG: &str = "only the Erlang node needs it";
 const ERLANG_LOGGER: &str = "who logs never waits, so there is nothing between taking and dropping a line";
 const CONSUL: &str = "instances no longer meet through Consul";
+const MEET: &str =
+    "instances meet through the table of `storage.type: dynamodb`, and on any other storage exactly one may run";
 const RIAK: &str = "only the Riak storage had connections of that kind";
 const PROGRESSOR: &str = "only the progressor engine used it";
 const QUOTA: &str = "timers are taken up without a quota";
@@ -79,12 +79,7 @@ pub(super) const KEYS: &[Key] = &[
     key("metrics", Ignored("metrics are fetched from /metrics, nothing pushes them")),
     key("opentelemetry", Ignored("the environment's OTEL_* variables say where traces go")),
     key("postgres|progressor|canal", Ignored(PROGRESSOR)),
-    key("cluster", NotYet(if_empty, "this release runs as one instance, so start exactly one")),
-    key("cluster.discovery", Used),
-    key("cluster.discovery.type", Used),
-    key("cluster.discovery.options", Used),
-    key("cluster.discovery.options.domain_name|sname", Used),
-    key("cluster.reconnect_timeout", Used),
+    key("cluster", Ignored(MEET)),
     // The API.
     key("woody_server", Used),
     key("woody_server.ip|port|max_concurrent_connections|http_keep_alive_timeout|max_body_size", Used),
@@ -115,20 +110,15 @@ pub(super) const KEYS: &[Key] = &[
     key("storage", Used),
     key("storage.type|path|free_space_reserve", Used),
     key("storage.table|region|endpoint_url|create_table|shards|request_timeout", Used),
+    key("storage.lease_time|advertise|peer_pool_size", Used),
     key(
         "storage.host|port|pool|connect_timeout|index_query_timeout|batch_concurrency_limit|r_options|w_options|d_options",
         Ignored(RIAK),
     ),
     // Sinks.
-    key(
-        "lifecycle_pulse",
-        Refused(
-            if_empty,
-            "is not built yet, and its events would be lost without a word",
-            "leave it out, or stay with the original until a release has it",
-        ),
-    ),
-    key("kafka", NotYet(if_empty, "no sink uses it")),
+    key("lifecycle_pulse", Used),
+    key("lifecycle_pulse.topic|client", Used),
+    key("kafka", Used),
     key("kafka.*", Used),
     key("kafka.*.endpoints", Used),
     key("kafka.*.endpoints.[]", Used),
@@ -139,8 +129,24 @@ pub(super) const KEYS: &[Key] = &[
     key("kafka.*.sasl.mechanism|file|username|password", Used),
     key("kafka.*.producer", Used),
     key(
-        "kafka.*.producer.compression|partition_onwire_limit|partition_buffer_limit|ack_timeout|required_acks|max_linger|max_linger_count|max_batch_size|max_retries|retry_backoff",
+        "kafka.*.producer.compression|ack_timeout|required_acks|max_linger|max_linger_count|max_batch_size|retry_backoff",
         Used,
+    ),
+    key(
+        "kafka.*.producer.partition_onwire_limit",
+        Differently(
+            "up to 5 requests to a broker are under way, and a machine's next message only after the one before",
+        ),
+    ),
+    key(
+        "kafka.*.producer.partition_buffer_limit",
+        Differently(
+            "100 times as many messages of the client, in all partitions, wait for brokers; more wait before it",
+        ),
+    ),
+    key(
+        "kafka.*.producer.max_retries",
+        Differently("it counts only below `required_acks: all_isr`; what is not sent after 8 s is sent anew, for ever"),
     ),
     // Namespaces.
     key("namespaces", Used),
@@ -198,8 +204,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("namespaces.*.event_sinks", Used),
     key("namespaces.*.event_sinks.*", Used),
-    key("namespaces.*.event_sinks.*.type|machine_id|id|ack", Used),
-    key("namespaces.*.event_sinks.*.client|topic", OfRefused),
+    key("namespaces.*.event_sinks.*.type|machine_id|id|client|topic|ack", Used),
     key(
         "namespaces.*.event_sink",
         Refused(

@@ -9,8 +9,10 @@ use tokio::sync::Notify;
 use tracing::{Instrument, Span};
 
 use super::namespace::NamespaceEngine;
+use crate::clock::Elapsed;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{Epoch, MachineKey, Parcel};
-use crate::sink::{Content, Delivery, Sink, SinkError};
+use crate::sink::{Content, Delivery, Receipt, Sink, SinkError};
 use crate::storage::StorageError;
 use crate::telemetry::metrics::Stored;
 use crate::telemetry::trace::traced;
@@ -22,6 +24,10 @@ const MOST_BYTES: usize = 4 << 20;
 /// Events read from the store at once.
 const PAGE: i64 = 50;
 
+/// Milliseconds that an attempt may take: more than any sink needs that is in order, its own attempts included. One that
+/// hangs must not hold up the machine for ever.
+const LONGEST_ATTEMPT_MS: i64 = 60_000;
+
 pub(super) struct Job {
     pub(super) namespace: Arc<NamespaceEngine>,
     pub(super) key: MachineKey,
@@ -29,6 +35,8 @@ pub(super) struct Job {
     pub(super) sink: usize,
     pub(super) to: Arc<dyn Sink>,
     pub(super) parcel: Parcel,
+    /// Where the sink may have some of it: see [`crate::machine::Unsent`].
+    pub(super) behind: i64,
     /// The parcel's events, if they are in memory.
     pub(super) held: Option<Vec<Bytes>>,
     /// Unix milliseconds, unless somebody hurries it.
@@ -43,7 +51,7 @@ pub(super) struct Sent {
     pub(super) sink: usize,
     /// What was sent: maybe only the beginning of what was to be sent.
     pub(super) parcel: Parcel,
-    pub(super) result: Result<(), SinkError>,
+    pub(super) result: Result<Receipt, SinkError>,
     pub(super) scope: Span,
 }
 
@@ -57,16 +65,21 @@ impl Job {
             () = clock.sleep_until(self.not_before) => {}
             () = self.hurry.notified() => {}
         }
-        let result = {
-            let scope = self.scope.clone();
-            AssertUnwindSafe(self.deliver().instrument(scope)).catch_unwind().await
+        let until = clock.now().saturating_add(LONGEST_ATTEMPT_MS);
+        let scope = self.scope.clone();
+        let attempt = AssertUnwindSafe(self.deliver().instrument(scope)).catch_unwind();
+        let result = clock.timeout_at(until, attempt).await;
+        let failed = |what: &str| Err(SinkError::Unavailable(what.to_owned()));
+        let result = match result {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => failed("it panicked"),
+            Err(Elapsed) => failed("it did not answer in time"),
         };
-        let result = result.unwrap_or_else(|_| Err(SinkError::Unavailable("it panicked".to_owned())));
         Sent { sink: self.sink, parcel: self.parcel, result, scope: self.scope }
     }
 
-    async fn deliver(&mut self) -> Result<(), SinkError> {
-        let content = match &mut self.parcel {
+    async fn deliver(&mut self) -> Result<Receipt, SinkError> {
+        let content = match &self.parcel {
             Parcel::Lifecycle(lifecycle) => Content::Lifecycle(lifecycle.clone()),
             Parcel::Events { epoch, first, last } => {
                 let most = (*last).min(first.saturating_add(MOST_EVENTS - 1));
@@ -74,24 +87,30 @@ impl Job {
                     Some(held) => bounded(held, MOST_EVENTS as usize),
                     None => read(&self.namespace, &self.key, *epoch, *first, most).await?,
                 };
-                *last = *first + events.len() as i64 - 1;
-                Content::Events(events)
+                Content::Events { epoch: *epoch, first: *first, events, behind: self.behind }
             }
         };
-        let count = match &content {
-            Content::Events(events) => events.len(),
-            Content::Lifecycle(_) => 1,
-        };
+        let sent = content.entries();
         let handler = &*self.namespace.options.sinks[self.sink].name;
         let span = traced!(
             "sinking events",
             kind = "producer",
             mg.event_sink.handler = handler,
-            mg.event_sink.count = count,
+            mg.event_sink.count = sent,
             mg.machine.ns = self.key.ns.as_str(),
             mg.machine.id = %self.key.id,
         );
-        self.to.publish(Delivery { key: self.key.clone(), content }).instrument(span).await
+        failpoint::reached(Failpoint::BeforeDelivery);
+        let receipt = self.to.publish(Delivery { key: self.key.clone(), content }).instrument(span).await?;
+        failpoint::reached(Failpoint::AfterDelivery);
+        let taken = receipt.taken.unwrap_or(sent).min(sent);
+        if taken == 0 {
+            return Err(SinkError::Unavailable("it took nothing".to_owned()));
+        }
+        if let Parcel::Events { first, last, .. } = &mut self.parcel {
+            *last = first.saturating_add(taken as i64 - 1);
+        }
+        Ok(receipt)
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! A request finds its machine's worker, waits in its queue, and is answered after its step's commit. GetMachine and
 //! Notify pass the queue by, so a processor may ask about, or notify, the machine that it is handling.
+//!
+//! Where several instances share a storage, each works on the machines of the shards that it owns ([`Shards`]). What keeps
+//! machines whole is not that, but the commits' conditions; and an answer that no commit precedes is given only on what
+//! was read from storage, or was found to stand there, since it was asked for.
 
 mod backlog;
 mod cache;
@@ -10,6 +14,7 @@ mod error;
 mod modernize;
 mod namespace;
 mod outbox;
+mod owner;
 mod registry;
 mod schedule;
 mod shards;
@@ -76,6 +81,17 @@ pub struct SinkOptions {
     pub before_reply: bool,
 }
 
+/// A sink that refuses what it won't take until somebody mends something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkTrouble {
+    pub namespace: String,
+    pub sink: Arc<str>,
+    /// Whose next delivery it refused.
+    pub machines: i64,
+    /// What it said last.
+    pub reason: String,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct SchedulerOptions {
     pub scan_interval: Duration,
@@ -118,6 +134,8 @@ pub(crate) struct Shared {
     stopping: CancellationToken,
     /// Workers, schedulers and the scanner.
     tasks: TaskTracker,
+    /// None: this process is alone on its storage, and owns all.
+    shards: Option<Arc<Shards>>,
     /// Weak, since every namespace holds this.
     namespaces: OnceLock<HashMap<String, Weak<NamespaceEngine>>>,
 }
@@ -133,9 +151,11 @@ impl Shared {
 // === impl Engine ===
 
 impl Engine {
-    /// Starts scanning for dues at once.
+    /// Starts scanning for dues at once. `shards` are those that this instance owns of a storage that others use too;
+    /// none, if it is alone.
     pub fn start(
         storage: Arc<dyn Storage>,
+        shards: Option<Arc<Shards>>,
         clock: Clock,
         snowflakes: Arc<Snowflakes>,
         metrics: &Metrics,
@@ -151,6 +171,7 @@ impl Engine {
             in_flight: Arc::new(Semaphore::new(options.steps_in_flight)),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            shards,
             namespaces: OnceLock::new(),
         });
         let namespaces: HashMap<_, _> = namespaces
@@ -186,6 +207,25 @@ impl Engine {
         self.shared.budget.held()
     }
 
+    /// The sinks that some machines can't get rid of their debts to until somebody mends something.
+    pub fn sink_troubles(&self) -> Vec<SinkTrouble> {
+        let troubles = self.namespaces.values().flat_map(|namespace| {
+            let sinks = namespace.options.sinks.iter().zip(&namespace.backlogs);
+            sinks.filter_map(|(sink, backlog)| {
+                let (machines, reason) = backlog.trouble()?;
+                Some(SinkTrouble {
+                    namespace: namespace.options.name.clone(),
+                    sink: sink.name.clone(),
+                    machines,
+                    reason,
+                })
+            })
+        });
+        let mut troubles: Vec<_> = troubles.collect();
+        troubles.sort_by(|a, b| (&a.namespace, &a.sink).cmp(&(&b.namespace, &b.sink)));
+        troubles
+    }
+
     /// Lets running steps end; what waits is refused. Returns when all workers are gone.
     pub async fn stop(&self) {
         self.shared.stopping.cancel();
@@ -214,7 +254,10 @@ impl Engine {
                         next.min(self.shared.clock.now().saturating_add(SCAN_RETRY_MS))
                     }
                 };
-                self.shared.clock.sleep_until(next).await;
+                tokio::select! {
+                    () = self.shared.clock.sleep_until(next) => {}
+                    () = self.taken() => {}
+                }
             }
         };
         tokio::select! {
@@ -247,10 +290,19 @@ impl Engine {
         found
     }
 
+    /// Returns once shards were taken: what is due there is looked for at once.
+    async fn taken(&self) {
+        match &self.shared.shards {
+            Some(shards) => shards.taken.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
     async fn scan_once(&self, until: i64) -> Result<(), StorageError> {
+        let owned = self.shared.shards.as_ref().map(|shards| shards.owned());
         let mut after = None;
         loop {
-            let page = self.shared.storage.dues(until, after.as_ref(), SCAN_PAGE).await?;
+            let page = self.shared.storage.dues(owned.as_deref(), until, after.as_ref(), SCAN_PAGE).await?;
             for due in &page {
                 if let Some(namespace) = self.namespaces.get(due.key.ns.as_str()) {
                     namespace.schedule.found(&due.key.id, due.at);

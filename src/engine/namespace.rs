@@ -15,9 +15,10 @@ use super::schedule::{Next, Schedule};
 use super::worker::{Message, Queued, Reply, Worker};
 use super::{NamespaceOptions, Request, SchedulerOptions, Shared, SinkOptions};
 use crate::clock::{Clock, Stopwatch, random_unit};
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{
-    Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext, Success,
-    slice,
+    CommitId, Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext,
+    Success, slice,
 };
 use crate::telemetry::metrics::{Scheduler, Stored};
 use crate::telemetry::trace::{happened, traced};
@@ -150,7 +151,7 @@ impl NamespaceEngine {
         MachineKey { ns: self.name.clone(), id }
     }
 
-    /// Takes a step in the machine's turn, and answers once it is committed.
+    /// Takes a step in the machine's turn, and answers once it is committed. Of an owner alone: see [`Self::check_owned`].
     pub async fn execute(
         self: &Arc<Self>,
         id: MachineId,
@@ -158,6 +159,7 @@ impl NamespaceEngine {
         request: Request,
     ) -> Result<Success, EngineError> {
         let deadline = request.deadline;
+        self.check_owned(&id)?;
         if self.shared.stopping.is_cancelled() {
             return Err(EngineError::Stopping);
         }
@@ -171,6 +173,7 @@ impl NamespaceEngine {
         let (reply, answer) = oneshot::channel();
         let queued = Queued { impact, request, reply: Reply::new(reply), admitted, scope: Span::current() };
         self.send(&id, Message::Step(Box::new(queued)))?;
+        failpoint::reached(Failpoint::StepQueued);
         match self.shared.clock.timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(EngineError::Killed),
@@ -185,10 +188,10 @@ impl NamespaceEngine {
             .ok_or_else(|| Refusal::MachineNotFound.into())
     }
 
-    /// The machine as of its last commit; never waits for its turn.
+    /// The machine as of its last commit; never waits for its turn. Any instance may be asked.
     pub async fn get(&self, id: MachineId, range: &HistoryRange) -> Result<View, EngineError> {
-        if let Some(view) = self.cached(&id, Some(range)) {
-            return view;
+        if let Some(view) = self.cached(&id, Some(range)).await? {
+            return Ok(view?);
         }
         let key = self.key(id);
         let loaded = self.stored(Stored::GetMachine, self.shared.storage.read(&key, Some(range))).await?;
@@ -203,7 +206,8 @@ impl NamespaceEngine {
         }
     }
 
-    /// Accepts a notification: it is stored when this returns, and delivered later. Never waits for the machine's turn.
+    /// Accepts a notification: it is stored when this returns, and delivered later. Never waits for the machine's turn. Of
+    /// an owner alone, which delivers it soon.
     pub async fn notify(
         self: &Arc<Self>,
         id: MachineId,
@@ -211,11 +215,12 @@ impl NamespaceEngine {
         range: HistoryRange,
         context: RequestContext,
     ) -> Result<NotificationId, EngineError> {
+        self.check_owned(&id)?;
         if self.shared.stopping.is_cancelled() {
             return Err(EngineError::Stopping);
         }
         let key = self.key(id.clone());
-        let epoch = match self.cached(&id, None) {
+        let epoch = match self.cached(&id, None).await? {
             Some(view) => view?.record.epoch,
             None => match self.stored(Stored::GetMachine, self.shared.storage.read(&key, None)).await? {
                 Some(loaded) if loaded.record.exists() => loaded.record.epoch,
@@ -224,7 +229,9 @@ impl NamespaceEngine {
         };
         let notification = Notification { id: self.shared.snowflakes.next(), epoch, args, range, context };
         let now = self.shared.clock.now();
+        failpoint::reached(Failpoint::BeforeNotificationPut);
         self.stored(Stored::PutNotification, self.shared.storage.put_notification(&key, &notification, now)).await?;
+        failpoint::reached(Failpoint::NotificationPut);
         self.metrics.notification_created.inc();
         happened!("notification created");
         if self.options.notifications.is_some() {
@@ -234,19 +241,37 @@ impl NamespaceEngine {
         Ok(notification.id)
     }
 
-    /// From memory, if the machine is loaded and all of the range is held.
-    fn cached(&self, id: &MachineId, range: Option<&HistoryRange>) -> Option<Result<View, EngineError>> {
+    /// From memory, if the machine is loaded, all of the range is held, and what is held stands in storage. What does not
+    /// is left to its worker.
+    async fn cached(
+        &self,
+        id: &MachineId,
+        range: Option<&HistoryRange>,
+    ) -> Result<Option<Result<View, Refusal>>, EngineError> {
+        if !self.owns(id) {
+            return Ok(None);
+        }
+        let Some((commit, view)) = self.held(id, range) else { return Ok(None) };
+        // IMPORTANT: behind the look at memory, or a commit of this instance could come between.
+        let stands =
+            self.shared.shards.is_none() || self.shared.storage.standing(&self.key(id.clone())).await? == commit;
+        Ok(stands.then_some(view))
+    }
+
+    /// What is held, and which commit it is of.
+    fn held(&self, id: &MachineId, range: Option<&HistoryRange>) -> Option<(Option<CommitId>, Result<View, Refusal>)> {
         let cell = self.registry.cell(id)?;
         let cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = cell.as_ref()?;
+        let commit = cached.record.as_ref().map(|record| record.commit);
         let Some(record) = cached.record.clone().filter(|record| record.exists()) else {
-            return Some(Err(Refusal::MachineNotFound.into()));
+            return Some((commit, Err(Refusal::MachineNotFound)));
         };
         let events = match range {
             Some(range) => cached.events(&slice(range, record.last_event))?,
             None => Vec::new(),
         };
-        Some(Ok(View { record, events }))
+        Some((commit, Ok(View { record, events })))
     }
 
     /// Whether sinks owe so many acknowledgements that no new events may come.
@@ -318,6 +343,11 @@ impl NamespaceEngine {
             loop {
                 let Ok(permit) = running.clone().acquire_owned().await else { return };
                 let Next { id, told, due } = self.schedule.next().await;
+                if !self.owns(&id) {
+                    // Its owner's scan finds it; so does ours, once it is owned here again.
+                    self.schedule.done(&id);
+                    continue;
+                }
                 self.metrics.task_created.inc();
                 let namespace = self.clone();
                 let ticket = Ticket {
@@ -341,6 +371,9 @@ impl NamespaceEngine {
 
     /// Tries a wake-up again in a moment. The record stands as it is: nothing counts against the machine.
     fn postpone(&self, id: &MachineId) {
+        if !self.owns(id) {
+            return;
+        }
         let delay = (POSTPONE_MS * (0.5 + random_unit())) as i64;
         self.schedule.wake_at(id, self.shared.clock.now().saturating_add(delay));
     }

@@ -11,6 +11,7 @@ use super::error::EngineError;
 use super::namespace::Ticket;
 use super::worker::Worker;
 use crate::clock::Stopwatch;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{
     Dispatch, Impact, NotificationId, Phase, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
 };
@@ -46,6 +47,10 @@ impl Worker {
     pub(super) async fn wake_up(&mut self, mut ticket: Ticket) {
         // The schedule has taken the due out.
         self.scheduled = None;
+        if !self.enter() {
+            self.namespace.metrics.task_finished.inc();
+            return ticket.worked_off();
+        }
         let watch = Stopwatch::start();
         let woken = AssertUnwindSafe(self.wake(&mut ticket)).catch_unwind().await;
         let woken = woken.unwrap_or_else(|_| {
@@ -164,6 +169,7 @@ impl Worker {
 
     async fn pay(&mut self, record: &Arc<Record>) -> Woken {
         let mut epochs = Vec::new();
+        failpoint::reached(Failpoint::BeforePayment);
         for debt in record.payable() {
             epochs.push(debt.epoch);
             let delete = self.shared().storage.delete_epoch(&self.key, debt.epoch, debt.last_event);
@@ -172,6 +178,7 @@ impl Worker {
                 return self.postponed(&error.into());
             }
         }
+        failpoint::reached(Failpoint::AfterPayment);
         self.conclude(record, Impact::Paid { epochs }, RequestContext::default(), HOUSEKEEPING_MS).await
     }
 
@@ -197,7 +204,7 @@ impl Worker {
     /// Delivers the oldest notification that waits.
     async fn deliver(&mut self, record: Option<Arc<Record>>) -> Woken {
         if self.namespace.options.notifications.is_none() {
-            return Woken::Done;
+            return self.settle(record.as_ref(), &[], &[]).await;
         }
         let search = self.shared().storage.notifications(&self.key, NOTIFICATION_PAGE);
         let waiting = match self.namespace.stored(Stored::SearchNotifications, search).await {
@@ -208,7 +215,7 @@ impl Worker {
         let ids: Vec<_> = waiting.iter().map(|it| it.id).collect();
         if held_back.is_some_and(|due| due > self.shared().clock.now()) {
             // One failed a moment ago and holds back the rest, those that came after it too.
-            return self.settle(&[], &ids).await;
+            return self.settle(record.as_ref(), &[], &ids).await;
         }
         let more = if waiting.len() > 1 { Woken::Again } else { Woken::Done };
         let Some(first) = waiting.into_iter().next() else {
@@ -216,15 +223,15 @@ impl Worker {
                 Some(record) if held_back.is_some() && matches!(record.status, Status::Working(_)) => {
                     self.conclude(&record, Impact::Drained, RequestContext::default(), HOUSEKEEPING_MS).await
                 }
-                _ => Woken::Done,
+                record => self.settle(record.as_ref(), &[], &[]).await,
             };
         };
         let (id, context, impact) = (first.id, first.context.clone(), Impact::Notification(first));
         match (dispatch(record.as_deref(), &impact, self.shared().clock.now()), record) {
-            (Dispatch::Park, _) => {
+            (Dispatch::Park, record) => {
                 self.namespace.metrics.notification_error.inc();
                 self.namespace.metrics.delivery_rescheduled.inc();
-                self.settle(&[], &ids).await
+                self.settle(record.as_ref(), &[], &ids).await
             }
             (Dispatch::Ask, Some(_)) if self.namespace.is_behind() => Woken::Postponed,
             (Dispatch::Ask, Some(record)) => {
@@ -249,7 +256,7 @@ impl Worker {
                 };
                 step.instrument(scope).await
             }
-            (_, _) => match self.settle(&[id], &[]).await {
+            (_, record) => match self.settle(record.as_ref(), &[id], &[]).await {
                 Woken::Done => {
                     self.namespace.metrics.delivery_deleted.inc();
                     more
@@ -271,14 +278,27 @@ impl Worker {
         );
     }
 
-    /// Entries that go, and entries for which the record's due stands from now on.
-    async fn settle(&self, delete: &[NotificationId], park: &[NotificationId]) -> Woken {
-        if delete.is_empty() && park.is_empty() {
-            return Woken::Done;
+    /// Entries that go, and entries for which the record's due stands from now on. No commit says so, so it is done only
+    /// if `record`, which says so, still stands: behind the look at the entries.
+    async fn settle(&self, record: Option<&Arc<Record>>, delete: &[NotificationId], park: &[NotificationId]) -> Woken {
+        let nothing = delete.is_empty() && park.is_empty();
+        let stands = if nothing { self.is_certain(record).await } else { self.stands(record).await };
+        match stands {
+            Ok(true) if nothing => return Woken::Done,
+            Ok(true) => {}
+            Ok(false) => {
+                self.conflict();
+                return Woken::Again;
+            }
+            Err(error) => return self.postponed(&error),
         }
+        failpoint::reached(Failpoint::BeforeSettling);
         let settle = self.shared().storage.settle_notifications(&self.key, delete, park);
         match self.namespace.stored(Stored::DeleteNotifications, settle).await {
-            Ok(()) => Woken::Done,
+            Ok(()) => {
+                failpoint::reached(Failpoint::AfterSettling);
+                Woken::Done
+            }
             Err(error) => self.postponed(&error.into()),
         }
     }

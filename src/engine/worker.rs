@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, Span};
 
 use super::cache::Cached;
@@ -12,9 +13,11 @@ use super::delivery::Sent;
 use super::error::EngineError;
 use super::namespace::{Admitted, NamespaceEngine, Ticket};
 use super::outbox::Outbox;
+use super::owner::Ownership;
 use super::registry::{Cell, Seat};
 use super::{Request, Shared};
 use crate::clock::Stopwatch;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{Impact, MachineKey, NotificationId, Record, RequestContext, Success};
 use crate::telemetry::scope;
 use crate::telemetry::trace::{self, traced};
@@ -27,6 +30,8 @@ pub(super) enum Message {
     Wake(Box<Ticket>),
     /// Memory is wanted elsewhere.
     Shed,
+    /// The machine's shard goes to another instance. Dropped once the worker is gone.
+    Release(TaskTrackerToken),
 }
 
 /// A step that waits for the machine's turn.
@@ -55,6 +60,9 @@ pub(super) struct Worker {
     pub(super) scheduled: Option<i64>,
     left: bool,
     pub(super) outbox: Outbox,
+    pub(super) ownership: Ownership,
+    /// The step that is being answered has committed events, whatever its answer is.
+    pub(super) committed_events: bool,
     /// The last turn was a delivery's end: the next one is a message's.
     yielded: bool,
 }
@@ -102,6 +110,7 @@ impl Worker {
         loading: OwnedSemaphorePermit,
     ) -> Self {
         namespace.metrics.workers.inc();
+        let ownership = Ownership::new(&namespace, &key);
         let Seat { queue, cell } = seat;
         Self {
             namespace,
@@ -112,6 +121,8 @@ impl Worker {
             scheduled: None,
             left: false,
             outbox: Outbox::default(),
+            ownership,
+            committed_events: false,
             yielded: false,
         }
     }
@@ -151,6 +162,10 @@ impl Worker {
                         return;
                     }
                 }
+                Message::Release(told) => self.ownership.release(told),
+            }
+            if self.ownership.is_released() && self.hand_over().await {
+                return;
             }
             self.loading = None;
             if let Some(size) = self.cached(Cached::size) {
@@ -167,13 +182,18 @@ impl Worker {
             drop(admitted);
             return reply.send(Err(EngineError::TimedOut));
         }
-        let answer = AssertUnwindSafe(self.take(impact, &request)).catch_unwind().await;
+        if !self.enter() {
+            drop(admitted);
+            return reply.send(Err(EngineError::NotOwner));
+        }
+        self.committed_events = false;
+        let answer = AssertUnwindSafe(self.take(&impact, &request)).catch_unwind().await;
         let mut answer = answer.unwrap_or_else(|_| {
             self.panicked();
             Err(EngineError::Killed)
         });
         self.ship();
-        if answer.is_ok() && self.replies_wait() {
+        if (answer.is_ok() || self.committed_events) && self.replies_wait() {
             answer = match self.acknowledged(request.deadline).await {
                 Ok(()) => answer,
                 Err(error) => Err(error),
@@ -181,6 +201,7 @@ impl Worker {
         }
         self.reschedule();
         drop(admitted);
+        failpoint::reached_by(Failpoint::BeforeAnswer, &impact);
         reply.send(answer);
     }
 
@@ -228,10 +249,14 @@ impl Worker {
     /// While the service stops, what waits is refused; what runs has ended before this is asked.
     async fn unless_stopping(&mut self, mut message: Message) -> Option<Message> {
         while self.shared().stopping.is_cancelled() {
-            if let Message::Step(queued) = message {
-                let Queued { reply, admitted, .. } = *queued;
-                drop(admitted);
-                reply.send(Err(EngineError::Stopping));
+            match message {
+                Message::Step(queued) => {
+                    let Queued { reply, admitted, .. } = *queued;
+                    drop(admitted);
+                    reply.send(Err(EngineError::Stopping));
+                }
+                Message::Release(told) => self.ownership.release(told),
+                Message::Wake(_) | Message::Shed => {}
             }
             message = loop {
                 match self.queue.try_recv() {
@@ -252,7 +277,7 @@ impl Worker {
     }
 
     /// True: nothing waits, and nothing can come any more.
-    fn leave(&mut self) -> bool {
+    pub(super) fn leave(&mut self) -> bool {
         let budget = &self.namespace.shared.budget;
         self.left = self.namespace.registry().leave(&self.key.id, &self.queue, || budget.forget(&self.key));
         self.left
@@ -290,6 +315,8 @@ impl Worker {
     }
 
     pub(super) fn tell(&mut self, due: Option<i64>) {
+        // What another instance will wake is not held here.
+        let due = due.filter(|_| self.is_owned());
         if due != self.scheduled {
             self.namespace.schedule.set(&self.key.id, due);
             self.scheduled = due;
@@ -308,11 +335,11 @@ impl Worker {
     }
 
     /// A step that was asked for, with its metrics.
-    async fn take(&mut self, impact: Impact, request: &Request) -> Result<Success, EngineError> {
-        let watch = self.begun(&impact);
-        let span = self.running(&impact);
-        let answer = self.step(&impact, request).instrument(span).await;
-        self.ended(&impact, watch);
+    async fn take(&mut self, impact: &Impact, request: &Request) -> Result<Success, EngineError> {
+        let watch = self.begun(impact);
+        let span = self.running(impact);
+        let answer = self.step(impact, request).instrument(span).await;
+        self.ended(impact, watch);
         answer
     }
 

@@ -15,15 +15,15 @@ pub struct Health {
     disk: Option<DiskLimit>,
     memory: Option<MemoryLimit>,
     host: Host,
-    /// What others have to say; none: they are well.
+    /// What others have to say.
     checks: Vec<Check>,
 }
 
 /// Another room's own view of itself.
 pub struct Check {
     pub name: &'static str,
-    /// Says what is wrong, and how much it is.
-    pub look: Arc<dyn Fn() -> Option<(Trouble, Value)> + Send + Sync>,
+    /// Says what there is to be said, and how wrong it is.
+    pub look: Arc<dyn Fn() -> Option<(Option<Trouble>, Value)> + Send + Sync>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +72,7 @@ impl Health {
         }
         for check in &self.checks {
             if let Some((trouble, value)) = (check.look)() {
-                say(check.name, Checked { value, trouble: Some(trouble) });
+                say(check.name, Checked { value, trouble });
             }
         }
         let status = match worst {
@@ -269,7 +269,7 @@ mod tests {
     fn the_worst_check_says_what_the_whole_is() {
         let check = |name, trouble: Option<Trouble>| Check {
             name,
-            look: Arc::new(move || trouble.map(|trouble| (trouble, json!(["why"])))),
+            look: Arc::new(move || trouble.map(|trouble| (Some(trouble), json!(["why"])))),
         };
         let status = |storage, sinks| {
             let (_folder, host) = host(&[]);

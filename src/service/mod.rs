@@ -3,6 +3,8 @@
 mod checks;
 mod ledgers;
 mod namespaces;
+mod sharing;
+mod sinks;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};
 use crate::config::{DynamodbSettings, Settings, StorageSettings};
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, Shards};
 use crate::ops::{self, Health, Readiness};
 #[cfg(feature = "dynamodb")]
 use crate::storage::dynamodb::{self, Dynamodb};
@@ -39,8 +41,14 @@ pub enum StartError {
     Storage(#[from] OpenError),
     #[error("storage: {0}")]
     Table(String),
+    #[error("storage.advertise: {0}")]
+    Advertise(String),
+    #[error("the end of ledger {sink:?} can't be found: {error}")]
+    Ledger { sink: String, error: StorageError },
     #[error("namespaces.{namespace}.{key}: {reason}")]
     ProcessorUrl { namespace: String, key: String, reason: String },
+    #[error("{0}")]
+    Sink(String),
     #[error("{0}")]
     Runtime(String),
 }
@@ -60,6 +68,13 @@ pub struct Running {
     address: SocketAddr,
     stop: CancellationToken,
     done: JoinHandle<Result<(), RunError>>,
+}
+
+#[cfg(feature = "kafka")]
+impl From<crate::sink::kafka::KafkaError> for StartError {
+    fn from(error: crate::sink::kafka::KafkaError) -> Self {
+        Self::Sink(error.to_string())
+    }
 }
 
 // === impl Running ===
@@ -94,24 +109,57 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
 
 /// As [`start`], on a clock of one's own.
 pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, StartError> {
-    let server = Server::bind(
-        SocketAddr::new(settings.woody_server.ip, settings.woody_server.port),
-        server_settings(&settings),
-        clock.clone(),
-    )
-    .map_err(StartError::Listen)?;
-    let address = server.local_addr();
-
+    let server = bind(&settings, &clock)?;
     let metrics = Metrics::new();
     let storage = open_storage(&settings.storage, &metrics).await?;
+    run(settings, clock, server, metrics, storage).await
+}
+
+/// As [`start`], on a storage of one's own: of `settings.storage` only what says how instances share it is looked at. The
+/// storage is closed when the service stops.
+pub async fn start_with_storage(settings: Settings, storage: Arc<dyn Storage>) -> Result<Running, StartError> {
+    start_over(settings, Clock::system(), storage).await
+}
+
+/// As [`start_with_storage`], on a clock of one's own; several services of a process may share the storage.
+pub async fn start_over(settings: Settings, clock: Clock, storage: Arc<dyn Storage>) -> Result<Running, StartError> {
+    let server = bind(&settings, &clock)?;
+    run(settings, clock, server, Metrics::new(), storage).await
+}
+
+fn bind(settings: &Settings, clock: &Clock) -> Result<Server, StartError> {
+    let address = SocketAddr::new(settings.woody_server.ip, settings.woody_server.port);
+    Server::bind(address, server_settings(settings), clock.clone()).map_err(StartError::Listen)
+}
+
+async fn run(
+    settings: Settings,
+    clock: Clock,
+    server: Server,
+    metrics: Arc<Metrics>,
+    storage: Arc<dyn Storage>,
+) -> Result<Running, StartError> {
+    let address = server.local_addr();
     let snowflakes = Snowflakes::new(settings.snowflake_machine_id.unwrap_or_else(machine_id_of_host), clock.clone());
     let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };
+    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(sinks::ledgers).collect();
+    let writers = ledgers::writers(&storage, &ledgers, &clock, &metrics).await?;
+    let outlets = sinks::Outlets::open(&settings, writers)?;
     let mut namespaces = Vec::new();
     for namespace in &settings.namespaces {
-        namespaces.push(namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?);
+        let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?;
+        namespaces.push(outlets.join(options, namespace, &settings, &metrics));
     }
-    let engine =
-        Engine::start(storage.clone(), clock.clone(), snowflakes, &metrics, engine_options(&settings), namespaces);
+    let shards = storage.leases().map(|leases| Arc::new(Shards::new(leases.shards(), clock.clone())));
+    let engine = Engine::start(
+        storage.clone(),
+        shards.clone(),
+        clock.clone(),
+        snowflakes.clone(),
+        &metrics,
+        engine_options(&settings),
+        namespaces,
+    );
 
     let cached = engine.clone();
     metrics.watch(names::CACHE_BYTES, move || cached.cached_bytes() as u64);
@@ -124,11 +172,15 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
 
     let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), namespaces::interface(it))).collect();
-    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
     let readiness = Arc::new(Readiness::default());
-    let health = Health::new(&settings.service_name, &settings.limits, checks::of(&settings.storage, &engine));
-    let automaton = Arc::new(Automaton::new(engine.clone(), interfaces));
-    let server = ops::routes(server, health, readiness.clone(), metrics.clone())
+    let cluster = match shards {
+        None => None,
+        Some(shards) => sharing::join(&settings, address, &storage, shards, &engine, snowflakes, &metrics).await?,
+    };
+    let automaton = Arc::new(Automaton::new(engine.clone(), interfaces, cluster.clone()));
+    let checks = checks::of(&settings.storage, &engine, cluster.as_ref());
+    let health = Health::new(&settings.service_name, &settings.limits, checks);
+    let server = ops::routes(server, health, readiness.clone(), metrics.clone(), cluster.clone())
         .route("/v1/automaton", automaton)
         .route("/v1/event_sink", Arc::new(EventSink::new(storage.clone(), ledgers.clone())));
     readiness.set(true);
@@ -147,6 +199,10 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
             readiness.set(false);
         };
         let drain = async {
+            // What runs here ends, or goes on elsewhere; then nothing is left to be refused.
+            if let Some(cluster) = &cluster {
+                cluster.leave().await;
+            }
             let stopped =
                 clock.timeout_at(clock.now().saturating_add(milliseconds(steps_may_take)), engine.stop()).await;
             if stopped.is_err() {
@@ -155,6 +211,10 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
         };
         server.serve(shutdown, drain).await;
         check.abort();
+        outlets.close().await;
+        if let Some(cluster) = &cluster {
+            cluster.end().await;
+        }
         storage.close().await;
         match failure {
             Some(error) => Err(RunError::Storage(error)),

@@ -7,7 +7,7 @@ use http::Uri;
 use super::{StartError, milliseconds};
 use crate::api::NamespaceInterface;
 use crate::clock::{Clock, Snowflakes};
-use crate::config::{EventSinkKind, NamespaceSettings, ProcessorSettings, Settings, StepProcessors};
+use crate::config::{NamespaceSettings, ProcessorSettings, Settings, StepProcessors};
 use crate::engine::{ModernizerOptions, NamespaceOptions, SchedulerOptions};
 use crate::machine::{Limits, Policy};
 use crate::processor::{ByStep, Processor, WoodyModernizer, WoodyProcessor};
@@ -89,7 +89,7 @@ pub(super) fn options(
             .as_ref()
             .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
         sinks: Vec::new(),
-        ledgers: ledgers(namespace).collect(),
+        ledgers: Vec::new(),
         most_unsent: i64::try_from(namespace.outbox.max_pending).unwrap_or(i64::MAX),
         modernizer,
     })
@@ -101,11 +101,4 @@ pub(super) fn interface(namespace: &NamespaceSettings) -> NamespaceInterface {
         default_processing_ms: milliseconds(namespace.default_processing_timeout),
         protocol: namespace.protocol,
     }
-}
-
-/// The ledgers that a namespace's events are entered in, as part of their commits.
-pub(super) fn ledgers(namespace: &NamespaceSettings) -> impl Iterator<Item = String> {
-    namespace.event_sinks.iter().map(|sink| match &sink.kind {
-        EventSinkKind::Ledger { machine_id } => machine_id.clone(),
-    })
 }

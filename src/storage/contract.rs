@@ -19,11 +19,13 @@ use async_trait::async_trait;
 
 use super::Storage;
 
+pub mod books;
 pub mod commits;
 pub mod concurrency;
 pub mod dues;
 pub mod durable;
 pub mod events;
+pub mod leases;
 pub mod ledgers;
 pub mod names;
 pub mod notifications;
@@ -64,6 +66,7 @@ macro_rules! storage_contract {
                 forgetting_again_is_committed,
                 forgetting_needs_the_expected_commit,
                 a_start_over_a_tombstone_begins_a_new_epoch,
+                what_stands_is_the_last_commit,
             }
             events::{
                 ranges_are_cut_as_asked,
@@ -102,6 +105,7 @@ macro_rules! storage_contract {
                 a_replaced_due_vanishes,
                 extreme_times_are_in_order,
                 dues_at_one_time_are_all_found,
+                dues_are_those_of_the_shards_asked_for,
             }
             names::{
                 ids_may_be_any_bytes,
@@ -152,6 +156,30 @@ macro_rules! ledger_contract {
                 large_blocks_are_verified_in_pages,
                 many_namespaces_share_one_ledger,
                 a_reader_never_sees_a_head_without_its_entries,
+            }
+        }
+    };
+}
+
+/// A module of tests: the promises of a storage that several instances may share.
+#[macro_export]
+macro_rules! leases_contract {
+    ($name:ident, $make:expr) => {
+        $crate::contract_tests! { $name, $make;
+            leases::{
+                nobody_beats_and_owns_at_first,
+                beats_stand_in_their_order,
+                a_beat_put_again_is_recognised,
+                instances_beat_beside_each_other,
+                a_fenced_instance_beats_no_more,
+                a_beat_that_lands_after_the_fence_does_nothing,
+                a_fence_of_an_older_beat_is_refused,
+                a_fence_put_again_is_recognised,
+                of_a_beat_and_its_fence_one_wins,
+                owners_are_in_the_order_of_their_shards,
+                an_owner_is_assigned_over_the_epoch_before_it,
+                an_assignment_put_again_is_recognised,
+                of_many_who_take_a_shard_one_wins,
             }
         }
     };

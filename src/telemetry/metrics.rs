@@ -50,8 +50,13 @@ pub struct Metrics {
     sink_age: GaugeVec,
     produced: IntCounterVec,
     sink_retries: IntCounterVec,
+    sink_stuck: IntGaugeVec,
+    kafka_produced: HistogramVec,
     sink_failures: IntCounterVec,
     ledger_broken: IntGaugeVec,
+    forwards: IntCounterVec,
+    ledger_entries: IntCounterVec,
+    ledger_appends: IntCounterVec,
     definitions: Vec<Definition>,
     watched: Mutex<Vec<Show>>,
 }
@@ -62,6 +67,23 @@ pub struct Watched {
     name: &'static str,
     help: &'static str,
     counts_up: bool,
+}
+
+/// What became of a request that was to go to another instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// Whatever the answer was.
+    Answered,
+    /// The other refused it: it is not, or no more, the owner.
+    NotOwner,
+    /// Nothing was sent.
+    Unreachable,
+    /// It was sent, and no answer came.
+    Lost,
+    /// `storage.peer_pool_size` stood in the way.
+    Bound,
+    /// No owner was found within the request's deadline.
+    NoOwner,
 }
 
 struct Show(Box<dyn Fn() + Send + Sync>);
@@ -88,6 +110,22 @@ pub const CONNECTIONS_WAITING: Watched =
 pub const CONNECTIONS_REFUSED: Watched =
     counter("machinegun_connections_refused_total", "Client connections answered 503 because too many waited.");
 
+pub const SHARDS_OWNED: Watched = gauge("machinegun_shards_owned", "Shards that this instance owns.");
+pub const LIVE_INSTANCES: Watched = gauge(
+    "machinegun_live_instances",
+    "Instances on this storage that are not leaving, this one included, as this one sees it.",
+);
+pub const LEASE_AGE_MS: Watched = gauge(
+    "machinegun_lease_age_milliseconds",
+    "Time since this instance's last heartbeat that stands; past four fifths of `storage.lease_time` it takes no steps.",
+);
+pub const SHARD_TAKEOVERS: Watched =
+    counter("machinegun_shard_takeovers_total", "Shards without a living owner that this instance took.");
+pub const SHARD_HAND_OVERS: Watched =
+    counter("machinegun_shard_hand_overs_total", "Shards that this instance handed over to another.");
+pub const FENCED: Watched =
+    counter("machinegun_fenced_total", "Times that this instance found itself declared dead by another.");
+
 /// Every one of them: the document is made of these too.
 const WATCHED: &[Watched] = &[
     COMMIT_BATCHES,
@@ -102,6 +140,12 @@ const WATCHED: &[Watched] = &[
     CONNECTIONS_OPEN,
     CONNECTIONS_WAITING,
     CONNECTIONS_REFUSED,
+    SHARDS_OWNED,
+    LIVE_INSTANCES,
+    LEASE_AGE_MS,
+    SHARD_TAKEOVERS,
+    SHARD_HAND_OVERS,
+    FENCED,
 ];
 
 /// A histogram that another room fills: made there, shown by [`Metrics::show`].
@@ -181,9 +225,27 @@ pub struct NamespaceMetrics {
 #[derive(Debug)]
 pub struct SinkMetrics {
     pub pending: IntGauge,
+    pub stuck: IntGauge,
     pub produced: IntCounter,
     pub retried: IntCounter,
     failed: Vec<(&'static str, IntCounter)>,
+}
+
+/// What a sink that is a Kafka topic takes its time for, by delivery.
+#[derive(Debug)]
+pub struct KafkaSinkMetrics {
+    pub encode: Histogram,
+    pub send: Histogram,
+}
+
+/// One ledger's handles, where blocks are appended beside the commits.
+#[derive(Clone, Debug)]
+pub struct LedgerMetrics {
+    pub entries: IntCounter,
+    pub blocks: IntCounter,
+    pub taken: IntCounter,
+    pub failed: IntCounter,
+    pub looked_back: IntCounter,
 }
 
 #[derive(Debug)]
@@ -191,6 +253,21 @@ pub struct ImpactMetrics {
     pub started: IntCounter,
     pub finished: IntCounter,
     pub duration: Histogram,
+}
+
+// === impl Forwarded ===
+
+impl Forwarded {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::NotOwner => "not_owner",
+            Self::Unreachable => "unreachable",
+            Self::Lost => "lost",
+            Self::Bound => "bound",
+            Self::NoOwner => "no_owner",
+        }
+    }
 }
 
 // === impl Metrics ===
@@ -290,6 +367,16 @@ impl Metrics {
                 "Deliveries that are sent again because a sink did not take them.",
                 &["namespace", "name"],
             ),
+            sink_stuck: gauge(
+                "machinegun_sink_misconfigured",
+                "Machines whose next delivery a sink will not take until somebody mends something; tried again slowly.",
+                &["namespace", "name"],
+            ),
+            kafka_produced: histogram(
+                "mg_events_sink_kafka_produced_duration_seconds",
+                "Time that a delivery to a Kafka topic took to be encoded, and until the brokers had it.",
+                &["namespace", "name", "action"],
+            ),
             produced: counter(
                 "mg_events_sink_produced_total",
                 "Events that a sink has acknowledged.",
@@ -304,6 +391,21 @@ impl Metrics {
                 "machinegun_ledger_broken",
                 "1 if the look over a ledger after the start found a break in its chain, 0 if it found none; absent until then.",
                 &["sink"],
+            ),
+            forwards: counter(
+                "machinegun_forwards_total",
+                "Requests sent to the instance that owns the machine's shard, by outcome; `no_owner`: nobody took it in time.",
+                &["outcome"],
+            ),
+            ledger_entries: counter(
+                "machinegun_ledger_entries_total",
+                "Entries that this instance has appended to a ledger beside the commits.",
+                &["sink"],
+            ),
+            ledger_appends: counter(
+                "machinegun_ledger_appends_total",
+                "What became of blocks that this instance put: `done`; `taken`, another instance was faster; `failed`. And `looked_back`: deliveries for which older blocks were read first.",
+                &["sink", "outcome"],
             ),
             watched: Mutex::default(),
             definitions: Vec::new(),
@@ -370,8 +472,25 @@ impl Metrics {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Show(show));
     }
 
+    /// A request for another instance's shard.
+    pub fn forwarded(&self, outcome: Forwarded) {
+        self.forwards.with_label_values(&[outcome.as_str()]).inc();
+    }
+
     pub fn ledger_broken(&self, sink: &str, broken: bool) {
         self.ledger_broken.with_label_values(&[sink]).set(i64::from(broken));
+    }
+
+    /// A ledger whose blocks are appended beside the commits.
+    pub fn ledger(&self, sink: &str) -> LedgerMetrics {
+        let appends = |outcome| self.ledger_appends.with_label_values(&[sink, outcome]);
+        LedgerMetrics {
+            entries: self.ledger_entries.with_label_values(&[sink]),
+            blocks: appends("done"),
+            taken: appends("taken"),
+            failed: appends("failed"),
+            looked_back: appends("looked_back"),
+        }
     }
 
     pub fn namespace(&self, name: &str) -> NamespaceMetrics {
@@ -435,8 +554,15 @@ impl Metrics {
             pending: self.sink_pending.with_label_values(&labels),
             produced: self.produced.with_label_values(&labels),
             retried: self.sink_retries.with_label_values(&labels),
+            stuck: self.sink_stuck.with_label_values(&labels),
             failed: SINK_FAILURES.iter().map(|reason| (*reason, failed(reason))).collect(),
         }
+    }
+
+    /// One sink of a namespace that is a Kafka topic, beside what [`Self::sink`] counts.
+    pub fn kafka_sink(&self, namespace: &str, sink: &str) -> KafkaSinkMetrics {
+        let action = |action| self.kafka_produced.with_label_values(&[namespace, sink, action]);
+        KafkaSinkMetrics { encode: action("encode"), send: action("send") }
     }
 
     fn impact(&self, namespace: &str, impact: &str) -> ImpactMetrics {

@@ -13,7 +13,7 @@ use crate::config::Settings;
 use log::{Log, LogError};
 use trace::{TraceError, Traces};
 
-pub use metrics::{Metrics, NamespaceMetrics, SinkMetrics};
+pub use metrics::{Forwarded, KafkaSinkMetrics, LedgerMetrics, Metrics, NamespaceMetrics, SinkMetrics};
 
 /// What this process says of itself to others. What was not said yet is said when this is dropped.
 #[derive(Debug)]

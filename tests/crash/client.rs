@@ -1,7 +1,6 @@
 //! A client with machines of its own: it steps them at random, and knows what must have become of each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
 use machinegun::wire::Exception;
@@ -10,20 +9,21 @@ use tokio::sync::watch;
 use super::dice::Dice;
 use super::ledger::Follower;
 use super::life::{Machine, Step};
+use super::round::End;
 use crate::process::peer::{Answer, Failure, NAMESPACE, Peer};
 use crate::process::processor::{Order, Processor};
 use crate::process::{soon, within};
 
-const MACHINES: usize = 4;
+pub const MACHINES: usize = 4;
 /// Within which every machine must answer after a restart.
 const CALL_MS: i64 = 5_000;
 
 pub struct Client {
-    dice: Dice,
+    pub dice: Dice,
     pub ns: String,
     pub machines: Vec<Machine>,
     /// Of the ledgers that have its machines' events.
-    ledgers: Vec<Follower>,
+    pub ledgers: Vec<Follower>,
     /// Makes every token one of a kind.
     tokens: u64,
 }
@@ -48,16 +48,16 @@ impl Client {
         self.machines.iter().filter(|it| it.open.is_some()).count()
     }
 
-    /// Steps its machines until the service is killed. Until then every step must succeed.
-    pub async fn work(mut self, peer: Peer, killed: Arc<AtomicBool>, steps: Arc<watch::Sender<u64>>) -> Self {
+    /// Steps its machines until the service ends. Until then every step must succeed.
+    pub async fn work(mut self, peer: Peer, end: Arc<End>, steps: Arc<watch::Sender<u64>>) -> Self {
         let peer = peer.in_namespace(&self.ns);
-        while !killed.load(Ordering::SeqCst) {
+        while !end.has_come() {
             let at = self.dice.below(MACHINES as u64) as usize;
             let step = self.choose(at);
             let machine = &mut self.machines[at];
             machine.open = Some(step.clone());
             if let Err(failure) = take(&peer, &machine.id, &step).await {
-                assert!(killed.load(Ordering::SeqCst), "{}: {step:?}: {failure:?}", machine.id);
+                assert!(end.explains_a_failure(), "{}: {step:?}: {failure:?}", machine.id);
                 break;
             }
             machine.acknowledged();
@@ -65,26 +65,26 @@ impl Client {
             if let Step::Call(order) = &step {
                 for ledger in &mut self.ledgers {
                     let read = ledger.finds(&peer, &self.ns, &self.machines[at].id, order).await;
-                    assert!(read.is_ok() || killed.load(Ordering::SeqCst), "GetHistory: {read:?}");
+                    assert!(read.is_ok() || end.explains_a_failure(), "GetHistory: {read:?}");
                 }
             }
             if self.dice.below(4) == 0 {
                 match peer.machine(&self.machines[at].id).await {
                     Ok(found) => self.machines[at].holds(found.as_ref()),
-                    Err(failure) => assert!(killed.load(Ordering::SeqCst), "GetMachine: {failure:?}"),
+                    Err(failure) => assert!(end.explains_a_failure(), "GetMachine: {failure:?}"),
                 }
             }
         }
         self
     }
 
-    fn token(&mut self, at: usize) -> String {
+    pub fn token(&mut self, at: usize) -> String {
         self.tokens += 1;
         format!("{}/{}-{}", self.ns, self.machines[at].id, self.tokens)
     }
 
     /// Something that the machine can do as it is.
-    fn choose(&mut self, at: usize) -> Step {
+    pub fn choose(&mut self, at: usize) -> Step {
         let mut order = Order::plain(self.token(at));
         order.events = 1 + self.dice.below(3) as usize;
         order.timer = (self.dice.below(4) == 0).then(|| self.dice.below(2) as i32);
@@ -156,7 +156,7 @@ async fn step(peer: &Peer, machine: &mut Machine, step: Step) {
 }
 
 /// Ok if the answer is what the step must come to.
-async fn take(peer: &Peer, id: &str, step: &Step) -> Answer<()> {
+pub async fn take(peer: &Peer, id: &str, step: &Step) -> Answer<()> {
     match step {
         Step::Start(order) => peer.start(id, order).await,
         Step::Call(order) => peer.call(id, order).await,

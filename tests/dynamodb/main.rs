@@ -3,6 +3,7 @@
 
 mod faults;
 mod layout;
+mod ledger;
 mod proxy;
 mod schema;
 mod service;
@@ -37,4 +38,6 @@ impl Subject for Table {
 }
 
 machinegun::storage_contract!(dynamodb, Table::new);
+machinegun::leases_contract!(dynamodb_leases, Table::new);
+machinegun::ledger_contract!(dynamodb_ledgers, Table::new);
 machinegun::durable_storage_contract!(dynamodb_reopened, Table::new);

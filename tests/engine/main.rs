@@ -5,11 +5,16 @@ mod backlog;
 mod bounds;
 mod conflicts;
 mod deadlines;
+#[path = "../crash/dice.rs"]
+mod dice;
+mod differential;
+mod failpoints;
 mod faulty;
 mod hammer;
 mod ledgers;
 mod modernizing;
 mod notifications;
+mod ownership;
 mod recorder;
 mod removal;
 mod replies;
@@ -30,6 +35,7 @@ macro_rules! on_every_storage {
     ($($promise:ident),* $(,)?) => {
         $($crate::promise_on! { $promise;
             memory => crate::world::memory(),
+            shared => crate::world::shared(),
             embedded => crate::world::embedded(),
             #[cfg(feature = "dynamodb")]
             dynamodb => crate::world::dynamodb().await,
@@ -38,16 +44,17 @@ macro_rules! on_every_storage {
 }
 pub(crate) use on_every_storage;
 
-/// The same on the storages that keep ledgers.
-macro_rules! on_every_storage_with_ledgers {
+/// The same on the storages that instances can share.
+macro_rules! on_every_shared_storage {
     ($($promise:ident),* $(,)?) => {
         $($crate::promise_on! { $promise;
-            memory => crate::world::memory(),
-            embedded => crate::world::embedded(),
+            memory => crate::world::shared(),
+            #[cfg(feature = "dynamodb")]
+            dynamodb => crate::world::dynamodb().await,
         })*
     };
 }
-pub(crate) use on_every_storage_with_ledgers;
+pub(crate) use on_every_shared_storage;
 
 macro_rules! promise_on {
     ($promise:ident; $($(#[$only:meta])* $storage:ident => $mg:expr,)*) => {

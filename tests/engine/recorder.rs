@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use machinegun::clock::random_unit;
 use machinegun::machine::LifeChange;
-use machinegun::sink::{Content, Delivery, Sink, SinkError};
+use machinegun::sink::{Content, Delivery, Receipt, Sink, SinkError};
 
 use crate::scripted::{Gate, Inside};
 use crate::world::events;
@@ -23,6 +23,8 @@ struct Script {
     gates: VecDeque<(String, Inside)>,
     /// Every attempt fails so.
     down: Option<SinkError>,
+    /// The most entries of a delivery that are taken.
+    most: Option<usize>,
     /// In how many of 100 attempts the sink fails, before or after it took what it was given.
     chaos: u32,
 }
@@ -79,6 +81,11 @@ impl Recorder {
         self.script().down = None;
     }
 
+    /// From here on it takes no more than so many entries of a delivery.
+    pub fn take_at_most(&self, entries: usize) {
+        self.script().most = Some(entries);
+    }
+
     pub fn flake(&self, percent: u32) {
         self.script().chaos = percent;
     }
@@ -101,7 +108,9 @@ pub fn misconfigured() -> SinkError {
 
 fn entries(content: &Content) -> Vec<String> {
     match content {
-        Content::Events(encoded) => events(encoded).into_iter().map(|(id, text)| format!("{id} {text}")).collect(),
+        Content::Events { events: encoded, .. } => {
+            events(encoded).into_iter().map(|(id, text)| format!("{id} {text}")).collect()
+        }
         Content::Lifecycle(lifecycle) => vec![match &lifecycle.change {
             LifeChange::Created => "created".to_owned(),
             LifeChange::Failed { reason } => format!("failed: {reason}"),
@@ -113,7 +122,7 @@ fn entries(content: &Content) -> Vec<String> {
 
 #[async_trait]
 impl Sink for Recorder {
-    async fn publish(&self, delivery: Delivery) -> Result<(), SinkError> {
+    async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError> {
         let machine = String::from_utf8_lossy(delivery.key.id.as_bytes()).into_owned();
         let gate = {
             let mut script = self.script();
@@ -139,8 +148,12 @@ impl Sink for Recorder {
             Some(Fault::Error(error)) => Err(error),
             Some(Fault::Panic) => panic!("the test has it so"),
             None => {
-                self.script().accepted.push((machine, entries(&delivery.content)));
-                Ok(())
+                let mut entries = entries(&delivery.content);
+                let mut script = self.script();
+                entries.truncate(script.most.unwrap_or(usize::MAX));
+                let taken = Some(entries.len());
+                script.accepted.push((machine, entries));
+                Ok(Receipt { taken, ..Receipt::default() })
             }
         }
     }

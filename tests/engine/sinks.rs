@@ -17,6 +17,7 @@ on_every_storage!(
     a_sink_that_fails_is_tried_again_with_growing_delays_and_nothing_is_lost,
     a_misconfigured_sink_is_tried_again_slowly,
     a_sink_that_panics_is_tried_again,
+    a_sink_that_hangs_is_given_up_and_tried_again,
     a_crash_before_the_acknowledgement_sends_again_from_the_record,
     the_next_commit_notes_what_was_acknowledged,
     a_commit_of_its_own_notes_what_was_acknowledged_after_a_while,
@@ -27,6 +28,7 @@ on_every_storage!(
     a_tombstone_that_pays_tells_of_no_new_life,
     a_stop_gives_up_deliveries_and_the_next_run_sends_them,
     large_debts_are_sent_in_bounded_batches,
+    a_sink_that_takes_a_part_gets_the_rest_and_nothing_twice,
     a_busy_machine_does_not_keep_its_sinks_waiting,
     a_delivery_outlives_a_conflict_and_nothing_is_left_owed,
     a_sink_that_is_configured_no_more_keeps_its_debts_and_costs_nothing,
@@ -141,8 +143,10 @@ async fn a_misconfigured_sink_is_tried_again_slowly(mg: Mg) {
     mg.advance(29_999);
     mg.quiet().await;
     assert_eq!(sink.attempts("m"), 1);
+    assert_eq!(mg.metric("machinegun_sink_misconfigured", "name=\"s\""), 1);
     mg.advance(60_001);
     until(|| sink.of("m") == texts(1..=1)).await;
+    until(|| mg.metric("machinegun_sink_misconfigured", "name=\"s\"") == 0).await;
 }
 
 async fn a_sink_that_panics_is_tried_again(mg: Mg) {
@@ -154,6 +158,22 @@ async fn a_sink_that_panics_is_tried_again(mg: Mg) {
     mg.advance(150);
     until(|| sink.of("m") == texts(1..=1)).await;
     assert_eq!(mg.call("m", "x").await, ok("x"));
+}
+
+async fn a_sink_that_hangs_is_given_up_and_tried_again(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.sink("s", &sink).start().await;
+    let mut gate = sink.hold("m");
+    mg.machine("m", done().event("e1")).await;
+    gate.reached().await;
+    mg.advance(59_999);
+    mg.quiet().await;
+    assert_eq!((sink.attempts("m"), mg.metric("machinegun_sink_retries_total", "s")), (1, 0));
+    mg.advance(1);
+    until(|| mg.metric("machinegun_sink_failures_total", "reason=\"unavailable\"") == 1).await;
+    mg.advance(150);
+    until(|| sink.of("m") == texts(1..=1)).await;
+    assert_eq!(sink.attempts("m"), 2);
 }
 
 async fn a_crash_before_the_acknowledgement_sends_again_from_the_record(mg: Mg) {
@@ -258,7 +278,7 @@ async fn the_events_of_a_removed_machine_stay_until_the_sink_has_them(mg: Mg) {
     add(&mg, "m", 2).await;
     gate.reached().await;
     mg.ask("m", Impact::Remove).await.unwrap();
-    mg.advance(10 * CLEAR as u64);
+    mg.advance(5 * CLEAR as u64);
     mg.settle().await;
     assert!(mg.storage.deleted.lock().unwrap().is_empty());
     gate.open();
@@ -342,6 +362,23 @@ async fn large_debts_are_sent_in_bounded_batches(mg: Mg) {
     until(|| mg.metric("machinegun_sink_pending", "name=\"s\"") == 0).await;
 }
 
+async fn a_sink_that_takes_a_part_gets_the_rest_and_nothing_twice(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.lifecycle("s", &sink).start().await;
+    sink.take_at_most(2);
+    let answer = (1..=5).fold(done(), |answer, n| answer.event(&format!("e{n}")));
+    mg.machine("m", answer).await;
+    until(|| sink.accepted() == 6).await;
+    // What failed after a part was taken begins where that ended.
+    sink.refuse_once(unavailable());
+    add(&mg, "m", 6).await;
+    until(|| mg.metric("machinegun_sink_retries_total", "s") == 1).await;
+    mg.until_later(|| sink.accepted() == 7).await;
+    let all = std::iter::once("created".to_owned()).chain(texts(1..=6));
+    assert_eq!((sink.of("m"), sink.sizes()), (all.collect::<Vec<_>>(), vec![1, 2, 2, 1, 1]));
+    until(|| mg.metric("machinegun_sink_pending", "name=\"s\"") == 0).await;
+}
+
 async fn a_busy_machine_does_not_keep_its_sinks_waiting(mg: Mg) {
     let sink = Recorder::new();
     let mg = mg.sink("s", &sink).start().await;
@@ -382,10 +419,7 @@ async fn a_delivery_outlives_a_conflict_and_nothing_is_left_owed(mg: Mg) {
     mg.call("m", "x").await.unwrap_err();
     gate.open();
     until(|| sink.of("m").len() >= 3).await;
-    while !noted(&mg, "m").await {
-        mg.advance(1_000);
-        mg.quiet().await;
-    }
+    mg.until_noted("m").await;
     assert_eq!(sink.of("m").last().unwrap(), "3 e3");
 }
 

@@ -1,29 +1,37 @@
 //! `memory().timers(None).start().await`: an engine with one namespace, "ns", and a hand on everything around it.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use machinegun::clock::{Clock, ClockHand, Snowflakes};
 use machinegun::engine::{
-    Engine, EngineError, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, SinkOptions, View,
+    Engine, EngineError, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, Shards,
+    SinkOptions, View,
 };
 use machinegun::machine::retry::{MaxRetries, RetryPolicy};
 use machinegun::machine::{
-    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Policy, Record, RequestContext, Subscription,
-    Success,
+    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Outcome, Policy, Record, RequestContext, Shard,
+    Subscription, Success,
 };
+use machinegun::processor::Question;
+use machinegun::sink::LedgerSink;
 use machinegun::storage::Storage;
+#[cfg(feature = "dynamodb")]
+use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions};
 use machinegun::storage::embedded::{Embedded, EmbeddedOptions};
+use machinegun::storage::ledger::LedgerWriter;
 use machinegun::storage::memory::Memory;
 use machinegun::telemetry::{Metrics, NamespaceMetrics};
 use machinegun::wire::{Event, HistoryRange, Limits as WireLimits, Reader, Value, Wire};
 use tempfile::TempDir;
 
-use crate::faulty::Faulty;
+use crate::faulty::{Faulty, UnderWay};
 use crate::recorder::Recorder;
 use crate::scripted::{Scripted, reply, text};
 
@@ -45,17 +53,35 @@ pub type Asked = Pin<Box<dyn Future<Output = Answer> + Send>>;
 pub struct Mg {
     storage: Arc<dyn Storage>,
     /// Goes with the test.
-    _folder: Option<TempDir>,
+    _folder: Option<Arc<TempDir>>,
+    /// Several engines may run on the storage, each owning some shards.
+    instances: Instances,
+    /// In the ids that it makes.
+    number: u16,
     pub options: EngineOptions,
     pub namespace: NamespaceOptions,
     processor: Scripted,
     begin: i64,
+    /// Of the store's accidents; another one in each run.
+    seed: u64,
+    under_way: UnderWay,
     /// Names of further namespaces, with the same options.
     pub others: Vec<String>,
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Instances {
+    /// Alone: there are no shards.
+    Alone,
+    /// All shards are owned from the start on, for ever.
+    Owner,
+    /// None is owned at first.
+    Stranger,
+}
+
 pub struct World {
     pub engine: Arc<Engine>,
+    shards: Option<Arc<Shards>>,
     pub ns: Arc<NamespaceEngine>,
     pub storage: Arc<Faulty>,
     pub processor: Scripted,
@@ -76,16 +102,37 @@ pub fn memory() -> Mg {
     Mg::on(Arc::new(Memory::new()), None)
 }
 
+/// An instance that owns all shards of a storage that others could use too.
+pub fn shared() -> Mg {
+    Mg { instances: Instances::Owner, ..Mg::on(Arc::new(Memory::shared(16)), None) }
+}
+
 pub fn embedded() -> Mg {
     let folder = tempfile::tempdir().unwrap();
-    let options = EmbeddedOptions { free_space_reserve: 0, ..EmbeddedOptions::new(folder.path()) };
-    Mg::on(Embedded::open(options).unwrap(), Some(folder))
+    let mg = embedded_in(folder.path());
+    Mg { _folder: Some(Arc::new(folder)), ..mg }
+}
+
+/// In a folder that outlives the test's world.
+pub fn embedded_in(folder: &Path) -> Mg {
+    let options = EmbeddedOptions { free_space_reserve: 0, ..EmbeddedOptions::new(folder) };
+    Mg::on(Embedded::open(options).unwrap(), None)
 }
 
 #[cfg(feature = "dynamodb")]
 pub async fn dynamodb() -> Mg {
-    let table = crate::services::made_table().await;
-    Mg::on(machinegun::storage::dynamodb::Dynamodb::open(&table).await.unwrap(), None)
+    on_table(&crate::services::made_table().await).await
+}
+
+/// On a table that is there.
+#[cfg(feature = "dynamodb")]
+pub async fn dynamodb_at(endpoint: &str, table: &str) -> Mg {
+    on_table(&DynamodbOptions { table: table.to_owned(), ..crate::services::table_at(endpoint) }).await
+}
+
+#[cfg(feature = "dynamodb")]
+async fn on_table(table: &DynamodbOptions) -> Mg {
+    Mg::on(Dynamodb::open(table).await.unwrap(), None)
 }
 
 pub fn id(text: &str) -> MachineId {
@@ -125,7 +172,7 @@ pub async fn until(condition: impl Fn() -> bool) {
 // === impl Mg ===
 
 impl Mg {
-    fn on(storage: Arc<dyn Storage>, folder: Option<TempDir>) -> Self {
+    fn on(storage: Arc<dyn Storage>, folder: Option<Arc<TempDir>>) -> Self {
         let scheduler = SchedulerOptions { scan_interval: Duration::from_secs(60), capacity: 100 };
         let processor = Scripted::new();
         let namespace = NamespaceOptions {
@@ -155,7 +202,20 @@ impl Mg {
             steps_in_flight_per_namespace: 10_000,
             cache: 64 << 20,
         };
-        Self { storage, _folder: folder, options, namespace, processor, begin: BEGIN, others: Vec::new() }
+        let (instances, number) = (Instances::Alone, 1);
+        Self {
+            storage,
+            _folder: folder,
+            instances,
+            number,
+            options,
+            namespace,
+            processor,
+            begin: BEGIN,
+            seed: 0,
+            under_way: UnderWay::default(),
+            others: Vec::new(),
+        }
     }
 
     pub fn timers(mut self, timers: Option<SchedulerOptions>) -> Self {
@@ -197,6 +257,24 @@ impl Mg {
         self
     }
 
+    /// How the processor answers from the first moment: what is due may be asked about before the start returns.
+    pub fn behaving(self, behaviour: impl Fn(&Question) -> Outcome + Send + Sync + 'static) -> Self {
+        self.processor.behave(behaviour);
+        self
+    }
+
+    /// Begins so many milliseconds after the others.
+    pub fn later(mut self, milliseconds: u64) -> Self {
+        self.begin += milliseconds as i64;
+        self
+    }
+
+    /// Of the store's accidents, once there is chaos.
+    pub fn seeded(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     pub fn without_sinks(mut self) -> Self {
         self.namespace.policy.subscriptions.clear();
         self.namespace.sinks.clear();
@@ -208,25 +286,80 @@ impl Mg {
         self
     }
 
+    /// Another instance on the same storage, with a processor and a clock of its own. It owns nothing yet.
+    pub async fn instance(&self) -> World {
+        let processor = Scripted::new();
+        let namespace = NamespaceOptions { processor: Arc::new(processor.clone()), ..self.namespace.clone() };
+        let (storage, folder, others) = (self.storage.clone(), self._folder.clone(), self.others.clone());
+        let (options, begin) = (self.options, self.begin);
+        static NEXT: AtomicU16 = AtomicU16::new(2);
+        let (instances, number) = (Instances::Stranger, NEXT.fetch_add(1, Ordering::SeqCst));
+        let (seed, under_way) = (self.seed, self.under_way.clone());
+        let mg = Mg {
+            storage,
+            _folder: folder,
+            instances,
+            number,
+            options,
+            namespace,
+            processor,
+            begin,
+            seed,
+            under_way,
+            others,
+        };
+        mg.start().await
+    }
+
     pub async fn start(self) -> World {
         let (clock, hand) = Clock::manual(self.begin);
+        let shards = (self.instances != Instances::Alone).then(|| {
+            let leases = self.storage.leases().expect("the storage can be shared");
+            Arc::new(Shards::new(leases.shards(), clock.clone()))
+        });
+        if let Some(shards) = shards.as_ref().filter(|_| self.instances == Instances::Owner) {
+            (0..shards.count()).for_each(|shard| shards.take(shard));
+            shards.trust_until(i64::MAX);
+        }
         let metrics = Metrics::new();
-        let storage = Faulty::new(self.storage.clone());
+        let storage = Faulty::new(self.storage.clone(), self.seed, self.under_way.clone());
+        let mut namespace = self.namespace.clone();
+        if storage.appended_ledger().is_some() {
+            for name in std::mem::take(&mut namespace.ledgers) {
+                let writer = LedgerWriter::open(storage.clone(), &name, clock.clone(), metrics.ledger(&name)).await;
+                let sink = Arc::new(LedgerSink::new(writer.unwrap()));
+                let subscription = Subscription { sink: name.clone(), events: true, lifecycle: false };
+                namespace.policy.subscriptions.push(subscription);
+                namespace.sinks.push(SinkOptions { name: name.into(), sink, before_reply: true });
+            }
+        }
         let engine = Engine::start(
             storage.clone(),
+            shards.clone(),
             clock.clone(),
-            Snowflakes::new(1, clock.clone()),
+            Snowflakes::new(self.number, clock.clone()),
             &metrics,
             self.options,
-            std::iter::once(self.namespace.clone())
-                .chain(self.others.iter().map(|name| NamespaceOptions { name: name.clone(), ..self.namespace.clone() }))
+            std::iter::once(namespace.clone())
+                .chain(self.others.iter().map(|name| NamespaceOptions { name: name.clone(), ..namespace.clone() }))
                 .collect(),
         );
         let ns = engine.namespace(b"ns").unwrap().clone();
         let scanned = storage.clone();
-        until(|| scanned.scans.load(std::sync::atomic::Ordering::SeqCst) > 0).await;
+        until(|| scanned.scans.load(Ordering::SeqCst) > 0).await;
         let counters = metrics.namespace("ns");
-        World { counters, engine, ns, storage, processor: self.processor.clone(), hand, clock, metrics, mg: self }
+        World {
+            counters,
+            engine,
+            shards,
+            ns,
+            storage,
+            processor: self.processor.clone(),
+            hand,
+            clock,
+            metrics,
+            mg: self,
+        }
     }
 }
 
@@ -241,7 +374,7 @@ impl World {
     pub async fn restart_with(self, later_ms: i64, change: impl FnOnce(Mg) -> Mg) -> World {
         self.engine.stop().await;
         let begin = self.clock.now() + later_ms;
-        change(Mg { begin, ..self.mg }).start().await
+        change(Mg { begin, seed: self.mg.seed.wrapping_add(1), ..self.mg }).start().await
     }
 
     /// As `restart`, but this run is cut off in the middle of what it does.
@@ -251,9 +384,30 @@ impl World {
 
     /// The old run can't write any more, and its clock stands still.
     pub async fn crash_with(self, change: impl FnOnce(Mg) -> Mg) -> World {
-        self.storage.down.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.storage.down.store(true, Ordering::SeqCst);
         let begin = self.clock.now() + 1;
-        change(Mg { begin, ..self.mg }).start().await
+        change(Mg { begin, seed: self.mg.seed.wrapping_add(1), ..self.mg }).start().await
+    }
+
+    pub fn shards(&self) -> &Arc<Shards> {
+        self.shards.as_ref().expect("an instance of several")
+    }
+
+    pub fn all_shards(&self) -> Vec<Shard> {
+        (0..self.shards().count()).collect()
+    }
+
+    /// Owns all shards from now on, and trusts it for ever. Returns once what is due there was looked for.
+    pub async fn take(&self) {
+        let scans = self.storage.scans.load(Ordering::SeqCst);
+        self.shards().trust_until(i64::MAX);
+        self.all_shards().into_iter().for_each(|shard| self.shards().take(shard));
+        until(|| self.storage.scans.load(Ordering::SeqCst) > scans).await;
+    }
+
+    /// Owns nothing from now on.
+    pub fn lose(&self) {
+        self.all_shards().into_iter().for_each(|shard| self.shards().lose(shard));
     }
 
     pub fn request(&self) -> Request {
@@ -321,6 +475,14 @@ impl World {
         self.hand.advance(Duration::from_millis(ms));
     }
 
+    /// Time passes, and the store was scanned once more: what is due was too far off to be held in memory.
+    pub async fn turn(&self, ms: u64) {
+        let scans = || self.storage.scans.load(std::sync::atomic::Ordering::SeqCst);
+        let before = scans();
+        self.advance(ms);
+        until(|| scans() > before).await;
+    }
+
     /// Returns once every wake-up that is due by now was worked off.
     pub async fn settle(&self) {
         self.settled(0).await;
@@ -344,6 +506,14 @@ impl World {
     /// The machine as it is stored, tombstones included.
     pub async fn stored(&self, machine: &str) -> Record {
         self.storage.inner().read(&self.key(machine), None).await.unwrap().unwrap().record
+    }
+
+    /// Time passes until the store knows that a machine owes its sinks nothing.
+    pub async fn until_noted(&self, machine: &str) {
+        while !self.stored(machine).await.unsent.is_empty() {
+            self.advance(1_000);
+            self.quiet().await;
+        }
     }
 
     /// Everything goes on as far as it can without time: enough turns for each task to have had its own.

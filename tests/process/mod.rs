@@ -22,6 +22,9 @@ use tokio::task::JoinHandle;
 /// How long anything is waited for that takes no time on a quiet machine, in milliseconds.
 pub const PATIENCE_MS: i64 = 60_000;
 
+/// For stores that ask who it is; the tests' own take anyone.
+const CREDENTIALS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+
 /// File systems that live in memory, where nothing is ever durable, by the number that statfs gives.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
@@ -86,11 +89,16 @@ pub fn configuration(store: &Path, processor: SocketAddr) -> String {
 
 /// As [`configuration`], with namespaces of one's own.
 pub fn configuration_with(store: &Path, namespaces: &str) -> String {
+    configuration_on(&format!("{{type: embedded, path: {store:?}, free_space_reserve: 64M}}"), namespaces)
+}
+
+/// On a storage of one's own.
+pub fn configuration_on(storage: &str, namespaces: &str) -> String {
     format!(
         "service_name: machinegun\n\
          woody_server: {{ip: 127.0.0.1, port: 0}}\n\
          logging: {{out_type: stdout, level: info}}\n\
-         storage: {{type: embedded, path: {store:?}, free_space_reserve: 64M}}\n\
+         storage: {storage}\n\
          namespaces:\n\
          {namespaces}"
     )
@@ -135,7 +143,25 @@ impl Machinegun {
 
     /// As [`Self::start`], run by another program, whose arguments end where the service's command begins.
     pub async fn start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Self {
-        let mut child = spawn(runner, config);
+        Self::up(spawn(runner, config)).await
+    }
+
+    /// One that was started with pipes for stdout and stderr: waits until it is up.
+    pub async fn up(child: Child) -> Self {
+        Self::try_up(child).await.unwrap_or_else(|errors| panic!("the service did not come up: {errors}"))
+    }
+
+    /// As [`Self::start`]; or what it said when it refused to start.
+    pub async fn try_start(config: &Path) -> Result<Self, String> {
+        Self::try_up(spawn(&[] as &[&OsStr], config)).await
+    }
+
+    /// As [`Self::start_under`]; or what it said when it did not come up.
+    pub async fn try_start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Result<Self, String> {
+        Self::try_up(spawn(runner, config)).await
+    }
+
+    async fn try_up(mut child: Child) -> Result<Self, String> {
         let errors = errors_of(&mut child);
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let (said, lines) = watch::channel(Vec::new());
@@ -148,10 +174,8 @@ impl Machinegun {
             "the service's start",
             first(&lines, |line| line.contains("machinegun is up").then(|| address_in(line))),
         );
-        let Some(address) = up.await.flatten() else {
-            panic!("the service did not come up: {}", errors.await.unwrap_or_default());
-        };
-        Self { child, address, lines, errors }
+        let Some(address) = up.await.flatten() else { return Err(errors.await.unwrap_or_default()) };
+        Ok(Self { child, address, lines, errors })
     }
 
     /// As [`Self::start`], for one whose log goes to this file.
@@ -206,6 +230,15 @@ impl Machinegun {
         kill_process(self.pid(), Signal::TERM).expect("the service takes the signal");
     }
 
+    /// It does nothing at all until it is thawed.
+    pub fn freeze(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("the service takes the signal");
+    }
+
+    pub fn thaw(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("the service takes the signal");
+    }
+
     /// SIGKILL: it has no say in the matter.
     pub async fn kill(mut self) {
         soon("the service's end", self.child.kill()).await.expect("the service is killed");
@@ -230,7 +263,7 @@ pub async fn refused_start(config: &Path) -> Ended {
 /// Runs another of its commands to the end: how it ended, and what it said on stdout.
 pub async fn command(arguments: &[&str], config: &Path) -> (Ended, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_machinegun"));
-    command.args(arguments).arg("--config").arg(config).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(arguments).arg("--config").arg(config).envs(CREDENTIALS).stdin(Stdio::null()).kill_on_drop(true);
     let output = soon(&arguments.join(" "), command.output()).await.expect("the command runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (Ended { status: output.status, stderr: text(output.stderr) }, text(output.stdout))
@@ -241,6 +274,7 @@ fn spawn(runner: &[impl AsRef<OsStr>], config: &Path) -> Child {
     command.extend([env!("CARGO_BIN_EXE_machinegun").into(), "serve".into(), "--config".into(), config.into()]);
     Command::new(&command[0])
         .args(&command[1..])
+        .envs(CREDENTIALS)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -18,7 +18,7 @@ use super::refusal::{ERROR_CLASS, ERROR_REASON, Refusal};
 use super::routes::{BadEscape, Routes, Target};
 use super::settings::ServerSettings;
 use super::stream::{Phase, Watch};
-use super::{MethodKind, Plain, Reply, Service};
+use super::{MethodKind, Original, Plain, Reply, Request as Call, Service};
 use crate::clock::Clock;
 use crate::telemetry::{scope, trace};
 use crate::wire::{Header, HeaderError, MessageType, Reader};
@@ -89,13 +89,14 @@ async fn answer(
     let context = head.check(&parts, &shared.clock)?;
     *scope = scope::request(&context.trace_id, &context.span_id, &context.parent_id);
     trace::arrive(scope, context.trace.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())));
-    serve(shared, watch, upload, service, context).instrument(scope.clone()).await
+    serve(shared, watch, parts, upload, service, context).instrument(scope.clone()).await
 }
 
 /// What is done in the request's scope.
 async fn serve(
     shared: &Shared,
     watch: &Watch,
+    parts: Parts,
     upload: &mut Upload,
     service: Arc<dyn Service>,
     context: Context,
@@ -104,7 +105,7 @@ async fn serve(
     if body.is_empty() {
         return Err(Refusal::BodyEmpty);
     }
-    let mut args = Reader::new(body, shared.settings.limits);
+    let mut args = Reader::new(body.clone(), shared.settings.limits);
     let header = Header::read(&mut args).map_err(Refusal::Envelope)?;
     if matches!(header.kind, MessageType::Reply | MessageType::Exception) {
         return Err(Refusal::Envelope(HeaderError::Type(header.kind as u8)));
@@ -115,44 +116,50 @@ async fn serve(
             false => Refusal::UnknownFunction(header.name),
         });
     };
+    let original = Original { uri: parts.uri, headers: parts.headers, body };
+    let call = Call { context, name: header.name, args, seqid: header.seqid, original };
     // The message's type counts for as much as the method's: no answer is awaited where either says so.
     let oneway = kind == MethodKind::Oneway || header.kind == MessageType::Oneway;
-    let call = Received::new(service.name(), header.name.clone(), oneway, &context);
-    trace::name(format_args!("server {call}"));
-    call.invoked();
-    let handler = async move { service.handle(context, header.name, args, header.seqid).await };
+    let received = Received::new(service.name(), call.name.clone(), oneway, &call.context);
+    trace::name(format_args!("server {received}"));
+    received.invoked();
+    let handler = async move { service.handle(call).await };
     // Detached, it keeps the request's scope.
     let handler = handler.in_current_span();
     if oneway {
         let handler = async move {
             // A panic is the task's own: nobody waits for it.
             match handler.await {
-                Ok(_) => call.handled(&Handled::Result),
-                Err(error) => call.handled(&Handled::Failure(&error)),
+                Ok(_) => received.handled(&Handled::Result),
+                Err(error) => received.handled(&Handled::Failure(&error)),
             }
         };
         shared.handlers.spawn(handler.in_current_span());
         return Ok(result(Bytes::new(), None));
     }
     let outcome = match shared.handlers.spawn(handler).await {
-        Ok(Ok(Reply { body, business })) => {
-            call.handled(&business.map_or(Handled::Result, Handled::Exception));
+        Ok(Ok(Reply::Result { body, business })) => {
+            received.handled(&business.map_or(Handled::Result, Handled::Exception));
             Ok(result(body, business))
         }
+        Ok(Ok(Reply::Relayed(response))) => {
+            received.handled(&Handled::Result);
+            Ok(response.map(Full::new))
+        }
         Ok(Err(error)) => {
-            call.handled(&Handled::Failure(&error));
+            received.handled(&Handled::Failure(&error));
             Err(Refusal::Failed(error))
         }
         Err(ended) => {
             let (error, panic) = handler_ended(ended);
             match panic {
-                Some(panic) => call.crashed(&panic),
-                None => call.handled(&Handled::Failure(&error)),
+                Some(panic) => received.crashed(&panic),
+                None => received.handled(&Handled::Failure(&error)),
             }
             Err(Refusal::Failed(error))
         }
     };
-    call.sent(outcome.as_ref().map_or_else(Refusal::status, Response::status));
+    received.sent(outcome.as_ref().map_or_else(Refusal::status, Response::status));
     outcome
 }
 
