@@ -253,8 +253,13 @@ impl NamespaceEngine {
         }
         let Some((commit, view)) = self.held(id, range) else { return Ok(None) };
         // IMPORTANT: behind the look at memory, or a commit of this instance could come between.
-        let stands =
-            self.shared.shards.is_none() || self.shared.storage.standing(&self.key(id.clone())).await? == commit;
+        let stands = match self.shared.shards {
+            None => true,
+            Some(_) => {
+                let key = self.key(id.clone());
+                self.stored(Stored::GetMachine, self.shared.storage.standing(&key)).await? == commit
+            }
+        };
         Ok(stands.then_some(view))
     }
 

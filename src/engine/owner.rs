@@ -17,6 +17,7 @@ use super::shards::{Shards, Tenure};
 use super::worker::{Message, Worker};
 use super::{Engine, Shared};
 use crate::machine::{MachineId, MachineKey, Record, Shard};
+use crate::telemetry::metrics::Stored;
 
 /// What a worker knows of its machine's shard.
 #[derive(Debug, Default)]
@@ -110,7 +111,8 @@ impl Worker {
         if self.shared().shards.is_none() {
             return Ok(true);
         }
-        let standing = self.shared().storage.standing(&self.key).await?;
+        let standing = self.shared().storage.standing(&self.key);
+        let standing = self.namespace.stored(Stored::GetMachine, standing).await?;
         Ok(standing == record.map(|record| record.commit))
     }
 

@@ -298,7 +298,7 @@ async fn a_lost_shards_timer_is_fired_by_the_taker_alone(mg: Mg) {
     a.settle().await;
     a.quiet().await;
     assert_eq!((timeouts(&a), timeouts(&b)), (0, 1));
-    assert_eq!(a.metric("mg_scheduler_task_changes_total", "created"), 0);
+    assert_eq!(a.metric("machinegun_wakes_total", "created"), 0);
     assert_eq!(texts(&b, "m").await, ["timeout"]);
 }
 
