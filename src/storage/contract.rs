@@ -25,6 +25,7 @@ pub mod dues;
 pub mod durable;
 pub mod events;
 pub mod ledgers;
+pub mod listings;
 pub mod names;
 pub mod notifications;
 pub mod sample;
@@ -102,6 +103,15 @@ macro_rules! storage_contract {
                 a_replaced_due_vanishes,
                 extreme_times_are_in_order,
                 dues_at_one_time_are_all_found,
+            }
+            listings::{
+                every_machine_is_listed_once_in_one_order,
+                machines_are_listed_by_status,
+                namespaces_are_listed_apart_and_together,
+                a_cursor_stays_good_when_machines_come_and_go,
+                the_longest_ids_are_listed,
+                shards_are_listed_apart,
+                hundreds_of_machines_are_paged,
             }
             names::{
                 ids_may_be_any_bytes,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use machinegun::clock::random_bytes;
 use machinegun::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record};
-use machinegun::storage::{Commit, Due, Ledger, Loaded, Outcome, Storage, StorageError};
+use machinegun::storage::{Commit, Due, Ledger, Listing, Loaded, MachinePage, Outcome, Storage, StorageError};
 use machinegun::wire::HistoryRange;
 
 use crate::scripted::{Gate, Inside};
@@ -234,6 +234,10 @@ impl Storage for Faulty {
         self.inner.tagged(ns, tag).await
     }
 
+    fn has_tags(&self) -> bool {
+        self.inner.has_tags()
+    }
+
     fn ledger(&self) -> Option<&dyn Ledger> {
         self.inner.ledger()
     }
@@ -242,5 +246,10 @@ impl Storage for Faulty {
         self.scans.fetch_add(1, Ordering::SeqCst);
         self.up()?;
         self.inner.dues(until, after, limit).await
+    }
+
+    async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
+        self.up()?;
+        self.inner.machines(of, after, limit).await
     }
 }

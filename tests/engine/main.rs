@@ -3,6 +3,7 @@
 
 mod backlog;
 mod bounds;
+mod census;
 mod conflicts;
 mod deadlines;
 mod faulty;
@@ -10,6 +11,7 @@ mod hammer;
 mod ledgers;
 mod modernizing;
 mod notifications;
+mod outage;
 mod recorder;
 mod removal;
 mod replies;

@@ -14,22 +14,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Commit, Due, LONGEST_TAG, Loaded, Outcome, Storage, StorageError};
+use super::{Commit, Due, LONGEST_TAG, Listing, Loaded, MachinePage, Outcome, Storage, StorageError};
 use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId};
 use crate::wire::HistoryRange;
 
+mod abilities;
 mod client;
 mod commit;
 mod dues;
 mod erase;
 mod keys;
 mod layout;
+mod listing;
 mod notifications;
 mod read;
 pub mod schema;
 mod standings;
 mod tags;
 
+use abilities::Abilities;
 pub use client::DynamodbOptions;
 use client::Table;
 pub use keys::LONGEST_NAMESPACE;
@@ -39,6 +42,7 @@ use standings::Standings;
 pub struct Dynamodb {
     table: Table,
     shards: u16,
+    abilities: Abilities,
     closed: AtomicBool,
     /// What the next commits of the machines seen last are made over, so that a hot one reads nothing.
     standings: Mutex<Standings>,
@@ -55,10 +59,11 @@ impl Dynamodb {
     /// Opens a table that `schema` finds to be as it should be.
     pub async fn open(options: &DynamodbOptions) -> Result<Arc<Self>, SchemaError> {
         let table = Table::new(options).await;
-        schema::check_table(&table, options).await?;
+        let abilities = schema::check_table(&table, options).await?;
         Ok(Arc::new(Self {
             table,
             shards: options.shards,
+            abilities,
             closed: AtomicBool::new(false),
             standings: Mutex::default(),
             pending: Mutex::default(),
@@ -95,6 +100,10 @@ impl Dynamodb {
         if let Some(length) = commit.tag.as_ref().map(Bytes::len).filter(|length| *length > LONGEST_TAG) {
             let error = format!("a tag of {length} bytes can't be stored, {LONGEST_TAG} are the most");
             return Err(StorageError::Unavailable(error));
+        }
+        if commit.tag.is_some() && !self.has_tags() {
+            let error = "this table has no transactions, so no tag can be claimed on it";
+            return Err(StorageError::Unavailable(error.to_owned()));
         }
         match commit.ledgers.is_empty() {
             true => Ok(()),
@@ -164,9 +173,18 @@ impl Storage for Dynamodb {
         }
     }
 
+    fn has_tags(&self) -> bool {
+        self.abilities.transactions
+    }
+
     async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
         self.check_open()?;
         self.all_dues(until, after, limit).await
+    }
+
+    async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
+        of.ns.as_ref().map_or_else(|| self.check_open(), |ns| self.check(ns))?;
+        self.list(of, after, limit).await
     }
 
     /// What was answered is safe already.
