@@ -10,7 +10,7 @@ use machinegun::storage::StorageError;
 use crate::on_every_storage;
 use crate::scripted::{done, reply};
 use crate::timers::timeouts;
-use crate::world::{Answer, Asked, Mg, World, call, ok, until};
+use crate::world::{Answer, Asked, Mg, World, call, ok};
 
 on_every_storage!(
     a_store_that_is_gone_for_minutes_is_told_soon_and_nothing_is_lost,
@@ -52,23 +52,20 @@ async fn a_store_that_is_gone_for_minutes_is_told_soon_and_nothing_is_lost(mg: M
     }
     // The timer is due, and is woken again and again.
     let commits = mg.storage.commits().len();
-    until(|| {
+    while mg.storage.commits().len() < commits + 20 {
         mg.advance(1_000);
-        mg.storage.commits().len() >= commits + 20
-    })
-    .await;
+        mg.settle().await;
+    }
     mg.storage.down.store(false, Ordering::SeqCst);
     mg.processor.behave(|question| match question.machine.id.as_ref() {
         b"timed" => done().event("fired").into(),
         _ => reply("here").event("done").into(),
     });
     let fired = timeouts(&mg);
-    until(|| {
-        mg.advance(100);
-        timeouts(&mg) > fired
-    })
-    .await;
-    mg.settle().await;
+    while timeouts(&mg) == fired {
+        mg.advance(1_000);
+        mg.settle().await;
+    }
     let timed = mg.get("timed").await.unwrap();
     assert_eq!(timed.record.kind(), StatusKind::Sleeping);
     assert_eq!(mg.events("timed").await, [(1, "begun".to_owned()), (2, "fired".to_owned())]);
