@@ -103,6 +103,18 @@ impl Clock {
         }
     }
 
+    /// Returns once [`Self::monotonic`] shows `until_ms` or later, however often the time of day is set meanwhile.
+    pub async fn sleep_until_monotonic(&self, until_ms: i64) {
+        match &self.0 {
+            Source::System => loop {
+                let Ok(left @ 1..) = u64::try_from(until_ms.saturating_sub(self.monotonic())) else { return };
+                // The runtime's own clock stands still while the host sleeps, this one does not.
+                tokio::time::sleep(Duration::from_millis(left).min(LONGEST_NAP)).await;
+            },
+            Source::Manual(_) => self.sleep_until(until_ms).await,
+        }
+    }
+
     /// `work`, or [`Elapsed`] once the clock shows `until_ms`. Work that is ready at once wins.
     pub async fn timeout_at<F: Future>(&self, until_ms: i64, work: F) -> Result<F::Output, Elapsed> {
         tokio::select! {

@@ -7,6 +7,7 @@
 //! - [`woody`] is the RPC: it checks headers and deadline, and detaches handlers from their connections.
 //! - [`api`] turns Thrift calls into engine calls, and the engine's errors into exceptions and statuses.
 //! - [`ops`] answers health and metrics.
+//! - [`cluster`] says whose shard a machine is in, where several instances share a storage, and passes the request on.
 //! - [`engine`] finds the machine's worker, queues, takes the step, commits, answers; and wakes what is due.
 //! - [`processor`] asks the client's service what the machine does next.
 //! - [`machine`] is the pure core: who may do what in which status, and what a step makes of the record.
@@ -18,6 +19,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod engine;

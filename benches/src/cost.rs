@@ -14,16 +14,17 @@ use bytes::Bytes;
 use clap::Args;
 use machinegun::clock::{Clock, ClockHand, Snowflakes, random_bytes};
 use machinegun::engine::{
-    Engine, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, SinkOptions,
+    Engine, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, Shards, SinkOptions,
 };
 use machinegun::machine::retry::{MaxRetries, RetryPolicy};
 use machinegun::machine::{
     Action, Change, Impact, Limits, MachineId, Outcome, Policy, RequestContext, Subscription, TimerChange,
 };
 use machinegun::processor::{Ask, Processor, Question};
-use machinegun::sink::{Delivery, Sink, SinkError};
+use machinegun::sink::{Delivery, LedgerSink, Sink, SinkError};
 use machinegun::storage::Storage;
 use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions, schema};
+use machinegun::storage::ledger::LedgerWriter;
 use machinegun::telemetry::{Metrics, NamespaceMetrics};
 use machinegun::wire::{Content, Direction, HistoryRange, Value, timestamp};
 
@@ -93,6 +94,7 @@ struct World {
     storage: Arc<dyn Storage>,
     plain: Subject,
     sunk: Subject,
+    entered: Subject,
     clock: Clock,
     hand: ClockHand,
 }
@@ -117,7 +119,8 @@ pub async fn measure(service: &str, histories: &[i64]) -> Result<Report, Failure
     for history in histories {
         let id = MachineId::new(Bytes::from(format!("machine-{history:05}")))?;
         // What a sink adds does not depend on the history.
-        let sunk = (Some(history) == histories.first()).then_some((&world.sunk, "Kafka"));
+        let sunk = [(&world.sunk, "Kafka"), (&world.entered, "ledger")];
+        let sunk = sunk.into_iter().filter(|_| Some(history) == histories.first());
         for (subject, sinks) in [(&world.plain, "none")].into_iter().chain(sunk) {
             let mut add = |what: &str, bill: Bill| {
                 rows.push(Row { what: what.to_owned(), history: *history, sinks: sinks.to_owned(), bill });
@@ -176,8 +179,15 @@ impl World {
         let storage: Arc<dyn Storage> = Dynamodb::open(&options).await?;
         let (clock, hand) = Clock::manual(BEGIN);
         let metrics = Metrics::new();
+        // All shards are ours, as they are one instance's that is alone.
+        let shards = Arc::new(Shards::new(SHARDS, clock.clone()));
+        (0..SHARDS).for_each(|shard| shards.take(shard));
+        shards.trust_until(i64::MAX);
+        let ledger = LedgerWriter::open(storage.clone(), "ledger", clock.clone(), metrics.ledger("ledger")).await?;
+        let sink = |sink: Arc<dyn Sink>, before_reply| SinkOptions { name: "sink".into(), sink, before_reply };
         let engine = Engine::start(
             storage.clone(),
+            Some(shards),
             clock.clone(),
             Snowflakes::new(1, clock.clone()),
             &metrics,
@@ -188,14 +198,18 @@ impl World {
                 steps_in_flight_per_namespace: 100,
                 cache: 64 << 20,
             },
-            vec![namespace("plain", false), namespace("sunk", true)],
+            vec![
+                namespace("plain", None),
+                namespace("sunk", Some(sink(Arc::new(Taker), false))),
+                namespace("entered", Some(sink(Arc::new(LedgerSink::new(ledger)), true))),
+            ],
         );
         let subject = |name: &str| {
             let ns = engine.namespace(name.as_bytes()).cloned()?;
             Ok::<_, Failure>(Subject { ns, counters: metrics.namespace(name) })
         };
-        let (plain, sunk) = (subject("plain")?, subject("sunk")?);
-        let world = Self { toll, engine, storage, plain, sunk, clock, hand };
+        let (plain, sunk, entered) = (subject("plain")?, subject("sunk")?, subject("entered")?);
+        let world = Self { toll, engine, storage, plain, sunk, entered, clock, hand };
         world.scanned(0).await;
         Ok(world)
     }
@@ -266,6 +280,7 @@ impl World {
         const MINUTES: u32 = 3;
         self.unload(&self.plain).await;
         self.unload(&self.sunk).await;
+        self.unload(&self.entered).await;
         // The scans that the clock's turning has begun so far.
         self.hand.advance(SCAN_EVERY);
         self.quiet().await;
@@ -305,11 +320,10 @@ impl World {
     }
 }
 
-/// As the configuration has it by default, with a sink like Kafka or without.
-fn namespace(name: &str, sunk: bool) -> NamespaceOptions {
+/// As the configuration has it by default, with a sink or without.
+fn namespace(name: &str, sink: Option<SinkOptions>) -> NamespaceOptions {
     let scheduler = SchedulerOptions { scan_interval: SCAN_EVERY, capacity: 100 };
     let subscription = Subscription { sink: "sink".to_owned(), events: true, lifecycle: false };
-    let sink = SinkOptions { name: "sink".into(), sink: Arc::new(Taker), before_reply: false };
     NamespaceOptions {
         name: name.to_owned(),
         processor: Arc::<Asked>::default(),
@@ -317,7 +331,7 @@ fn namespace(name: &str, sunk: bool) -> NamespaceOptions {
             timer_retries: RetryPolicy::linear(MaxRetries::Times(2), Duration::from_secs(1)),
             notification_retry_ms: 5_000,
             limits: Limits { step_size: 16 << 20 },
-            subscriptions: if sunk { vec![subscription] } else { Vec::new() },
+            subscriptions: sink.iter().map(|_| subscription.clone()).collect(),
             outbox_clear_ms: 10_000,
         },
         storage_retries: RetryPolicy::default(),
@@ -325,7 +339,7 @@ fn namespace(name: &str, sunk: bool) -> NamespaceOptions {
         unload_ms: 60_000,
         timers: Some(scheduler),
         notifications: Some(scheduler),
-        sinks: if sunk { vec![sink] } else { Vec::new() },
+        sinks: sink.into_iter().collect(),
         ledgers: Vec::new(),
         most_unsent: 100_000,
         modernizer: None,

@@ -18,6 +18,8 @@ pub enum Storage {
     Memory,
     /// In this directory, which should be empty.
     Embedded(std::path::PathBuf),
+    /// As the configuration's `storage` says, in YAML on one line.
+    Other(String),
 }
 
 /// The template for a recording: `FILE` with the ending `.yaml` if there is one, else the built-in of that name.
@@ -45,6 +47,7 @@ pub fn fill(template: &str, processor: &str, storage: &Storage) -> String {
         Storage::Embedded(path) => {
             format!("{{type: embedded, path: \"{}\", free_space_reserve: 1M}}", path.display())
         }
+        Storage::Other(storage) => storage.clone(),
     };
     template.replace("{{processor}}", processor).replace("{{storage}}", &storage)
 }

@@ -9,19 +9,29 @@ use http::{HeaderName, HeaderValue};
 
 use super::failure::Failure;
 use super::{args, checked, reply};
+use crate::cluster::{Cluster, Place, Purpose};
 use crate::engine::{Engine, EngineError, NamespaceEngine, Request};
 use crate::machine::{Impact, MachineId, Refusal, RequestContext, Status, Success, shown_timer};
 use crate::wire::{
     self, Call, DescribedParams, DescriptorParams, Exception, GetMachine, HistoryRange, LegacyRepair, Machine,
     MachineDescriptor, MachineStatus, MachineStatusFailed, MachineStatusWorking, Method, Modernize, Notify,
-    NotifyResponse, Protocol, Reader, Reference, Remove, RemoveParams, Repair, SimpleRepair, SimpleRepairParams, Start,
+    NotifyResponse, Protocol, Reference, Remove, RemoveParams, Repair, SimpleRepair, SimpleRepairParams, Start,
     StartParams, Value, Void,
 };
-use crate::woody::{self, Context, MethodKind, Reply, Service};
+use crate::woody::{self, Context, MethodKind, Original, Reply, Service};
 
 pub struct Automaton {
     engine: Arc<Engine>,
     namespaces: HashMap<String, NamespaceInterface>,
+    /// None: this instance is alone, and every machine is its own.
+    cluster: Option<Arc<Cluster>>,
+}
+
+/// How a request came.
+struct Asked {
+    context: Context,
+    /// Kept only where it may have to be passed on.
+    original: Option<Original>,
 }
 
 /// A namespace as its callers meet it.
@@ -43,54 +53,59 @@ struct Subject<'a> {
 
 impl Automaton {
     /// INVARIANT: `namespaces` has an entry for each namespace of the engine.
-    pub fn new(engine: Arc<Engine>, namespaces: HashMap<String, NamespaceInterface>) -> Self {
-        Self { engine, namespaces }
+    pub fn new(
+        engine: Arc<Engine>,
+        namespaces: HashMap<String, NamespaceInterface>,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Self {
+        Self { engine, namespaces, cluster }
     }
 
-    async fn start(&self, context: Context, params: StartParams) -> Result<Void, Failure> {
+    async fn start(&self, asked: Asked, params: StartParams) -> Result<Void, Failure> {
         let (namespace, interface) = self.namespace(&params.ns)?;
         // Start declares no exception for an id that can't be.
         let id = MachineId::new(params.id)
             .map_err(|error| Failure::Failed(woody::Error::unexpected(format!("MachineNotFound: {error}"))))?;
-        let request = self.request(interface, context);
-        namespace.execute(id, Impact::Init { args: params.a }, request).await?;
+        self.execute(Subject { namespace, interface, id }, Impact::Init { args: params.a }, asked).await?;
         Ok(Void)
     }
 
-    async fn call(&self, context: Context, params: DescribedParams) -> Result<Value, Failure> {
+    async fn call(&self, asked: Asked, params: DescribedParams) -> Result<Value, Failure> {
         let (subject, range) = self.described(params.desc).await?;
-        response(self.execute(subject, Impact::Call { args: params.a, range }, context).await?)
+        response(self.execute(subject, Impact::Call { args: params.a, range }, asked).await?)
     }
 
     /// The first generation's repair has no response and fewer exceptions.
-    async fn repair(&self, context: Context, params: DescribedParams, seqid: i32) -> Result<Reply, woody::Error> {
+    async fn repair(&self, asked: Asked, params: DescribedParams, seqid: i32) -> Result<Reply, woody::Error> {
         let (subject, range) = match self.described(params.desc).await {
             Ok(described) => described,
             Err(failure) => return reply::<Repair>(seqid, Err(failure)),
         };
         let protocol = subject.interface.protocol;
-        let repaired = self.execute(subject, Impact::Repair { args: params.a, range }, context).await;
+        let repaired = self.execute(subject, Impact::Repair { args: params.a, range }, asked).await;
         match protocol {
             Protocol::Damsel => reply::<LegacyRepair>(seqid, repaired.map(|_| Void)),
             Protocol::Current | Protocol::Y2021 => reply::<Repair>(seqid, repaired.and_then(response)),
         }
     }
 
-    async fn simple_repair(&self, context: Context, params: SimpleRepairParams) -> Result<Void, Failure> {
+    async fn simple_repair(&self, asked: Asked, params: SimpleRepairParams) -> Result<Void, Failure> {
         let subject = self.subject(&params.ns, params.r#ref).await?;
-        self.execute(subject, Impact::SimpleRepair, context).await?;
+        self.execute(subject, Impact::SimpleRepair, asked).await?;
         Ok(Void)
     }
 
-    async fn remove(&self, context: Context, params: RemoveParams) -> Result<Void, Failure> {
+    async fn remove(&self, asked: Asked, params: RemoveParams) -> Result<Void, Failure> {
         let subject = self.subject(&params.ns, Reference::Id(params.id)).await?;
-        self.execute(subject, Impact::Remove, context).await?;
+        self.execute(subject, Impact::Remove, asked).await?;
         Ok(Void)
     }
 
-    async fn get_machine(&self, params: DescriptorParams) -> Result<Machine, Failure> {
-        let (Subject { namespace, interface, id }, range) = self.described(params.desc).await?;
-        let view = namespace.get(id.clone(), &range).await?;
+    async fn get_machine(&self, asked: Asked, params: DescriptorParams) -> Result<Machine, Failure> {
+        let (subject, range) = self.described(params.desc).await?;
+        let view = self.at_home(&subject, Purpose::Read, &asked, || subject.namespace.get(subject.id.clone(), &range));
+        let view = view.await?;
+        let Subject { namespace, interface, id } = subject;
         let status = match &view.record.status {
             Status::Failed { reason, .. } => {
                 MachineStatus::Failed(MachineStatusFailed { reason: Some(reason.clone().into()) })
@@ -111,22 +126,27 @@ impl Automaton {
         })
     }
 
-    async fn notify(&self, context: Context, params: DescribedParams) -> Result<NotifyResponse, Failure> {
+    async fn notify(&self, asked: Asked, params: DescribedParams) -> Result<NotifyResponse, Failure> {
         // Where the processor has no such signal, there is nothing to notify.
         let (_, interface) = self.namespace(&params.desc.ns)?;
         if !interface.protocol.has_notifications() {
             return Err(Failure::Thrown(Exception::NamespaceNotFound));
         }
-        let (Subject { namespace, id, .. }, range) = self.described(params.desc).await?;
-        let context = request_context(context).detached();
-        let id = namespace.notify(id, params.a.detached(), range, context).await?;
+        let (subject, range) = self.described(params.desc).await?;
+        let context = request_context(asked.context.clone()).detached();
+        let args = params.a.detached();
+        let notify = || subject.namespace.notify(subject.id.clone(), args.clone(), range.clone(), context.clone());
+        let id = self.at_home(&subject, Purpose::Step, &asked, notify).await?;
         Ok(NotifyResponse { id: wire::notification_id::format(id).into() })
     }
 
-    async fn modernize(&self, context: Context, params: DescriptorParams) -> Result<Void, Failure> {
-        let (Subject { namespace, id, .. }, range) = self.described(params.desc).await?;
-        let deadline = context.deadline;
-        namespace.modernize(id, &range, request_context(context), deadline).await?;
+    async fn modernize(&self, asked: Asked, params: DescriptorParams) -> Result<Void, Failure> {
+        let (subject, range) = self.described(params.desc).await?;
+        let modernize = || {
+            let context = request_context(asked.context.clone());
+            subject.namespace.modernize(subject.id.clone(), &range, context, asked.context.deadline)
+        };
+        self.at_home(&subject, Purpose::Step, &asked, modernize).await?;
         Ok(Void)
     }
 
@@ -155,14 +175,49 @@ impl Automaton {
         Ok(Subject { namespace, interface, id })
     }
 
-    async fn execute(&self, subject: Subject<'_>, impact: Impact, context: Context) -> Result<Success, Failure> {
-        let request = self.request(subject.interface, context);
-        Ok(subject.namespace.execute(subject.id, impact, request).await?)
+    async fn execute(&self, subject: Subject<'_>, impact: Impact, asked: Asked) -> Result<Success, Failure> {
+        let deadline = self.deadline(subject.interface, &asked.context);
+        if self.cluster.is_none() {
+            let request = Request { deadline, context: request_context(asked.context) };
+            return Ok(subject.namespace.execute(subject.id, impact, request).await?);
+        }
+        let context = request_context(asked.context.clone());
+        let execute = || {
+            let request = Request { deadline, context: context.clone() };
+            subject.namespace.execute(subject.id.clone(), impact.clone(), request)
+        };
+        self.at_home(&subject, Purpose::Step, &asked, execute).await
     }
 
-    fn request(&self, interface: NamespaceInterface, context: Context) -> Request {
-        let now = || self.engine.clock().now().saturating_add(interface.default_processing_ms);
-        Request { deadline: context.deadline.unwrap_or_else(now), context: request_context(context) }
+    /// Does the work where the machine is at home: here, or it is another instance that answers.
+    async fn at_home<T, F>(
+        &self,
+        subject: &Subject<'_>,
+        purpose: Purpose,
+        asked: &Asked,
+        work: impl Fn() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, EngineError>>,
+    {
+        let (Some(cluster), Some(original)) = (&self.cluster, &asked.original) else { return Ok(work().await?) };
+        let key = subject.namespace.key(subject.id.clone());
+        let deadline = self.deadline(subject.interface, &asked.context);
+        loop {
+            match cluster.place(&key, purpose, original, deadline).await.map_err(Failure::Failed)? {
+                Place::Done(response) => return Err(Failure::Relayed(response)),
+                Place::Here => {}
+            }
+            match work().await {
+                // It was at home here a moment ago.
+                Err(EngineError::NotOwner) if self.engine.clock().now() < deadline => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    fn deadline(&self, interface: NamespaceInterface, context: &Context) -> i64 {
+        context.deadline.unwrap_or_else(|| self.engine.clock().now().saturating_add(interface.default_processing_ms))
     }
 }
 
@@ -204,18 +259,21 @@ impl Service for Automaton {
         METHODS.iter().any(|method| method.as_bytes() == name).then_some(MethodKind::Call)
     }
 
-    async fn handle(&self, context: Context, name: Bytes, reader: Reader, seqid: i32) -> Result<Reply, woody::Error> {
+    async fn handle(&self, request: woody::Request) -> Result<Reply, woody::Error> {
+        let woody::Request { context, name, args: reader, seqid, original } = request;
+        // Dropped at once where nobody will ask for it.
+        let asked = Asked { context, original: self.cluster.is_some().then_some(original) };
         match std::str::from_utf8(&name).unwrap_or_default() {
-            Call::NAME => reply::<Call>(seqid, self.call(context, args::<Call>(reader)?).await),
-            Start::NAME => reply::<Start>(seqid, self.start(context, args::<Start>(reader)?).await),
-            GetMachine::NAME => reply::<GetMachine>(seqid, self.get_machine(args::<GetMachine>(reader)?).await),
-            Repair::NAME => self.repair(context, args::<Repair>(reader)?, seqid).await,
+            Call::NAME => reply::<Call>(seqid, self.call(asked, args::<Call>(reader)?).await),
+            Start::NAME => reply::<Start>(seqid, self.start(asked, args::<Start>(reader)?).await),
+            GetMachine::NAME => reply::<GetMachine>(seqid, self.get_machine(asked, args::<GetMachine>(reader)?).await),
+            Repair::NAME => self.repair(asked, args::<Repair>(reader)?, seqid).await,
             SimpleRepair::NAME => {
-                reply::<SimpleRepair>(seqid, self.simple_repair(context, args::<SimpleRepair>(reader)?).await)
+                reply::<SimpleRepair>(seqid, self.simple_repair(asked, args::<SimpleRepair>(reader)?).await)
             }
-            Remove::NAME => reply::<Remove>(seqid, self.remove(context, args::<Remove>(reader)?).await),
-            Notify::NAME => reply::<Notify>(seqid, self.notify(context, args::<Notify>(reader)?).await),
-            Modernize::NAME => reply::<Modernize>(seqid, self.modernize(context, args::<Modernize>(reader)?).await),
+            Remove::NAME => reply::<Remove>(seqid, self.remove(asked, args::<Remove>(reader)?).await),
+            Notify::NAME => reply::<Notify>(seqid, self.notify(asked, args::<Notify>(reader)?).await),
+            Modernize::NAME => reply::<Modernize>(seqid, self.modernize(asked, args::<Modernize>(reader)?).await),
             _ => {
                 Err(woody::Error::bad_request(format!("thrift: unknown function: {}", String::from_utf8_lossy(&name))))
             }

@@ -11,8 +11,8 @@ use super::{args, checked, reply};
 use crate::engine::EngineError;
 use crate::machine::slice;
 use crate::storage::Storage;
-use crate::wire::{Encoded, Exception, GetHistory, GetHistoryParams, Method, Reader, SinkEvent};
-use crate::woody::{self, Context, MethodKind, Reply, Service};
+use crate::wire::{Encoded, Exception, GetHistory, GetHistoryParams, Method, SinkEvent};
+use crate::woody::{self, MethodKind, Reply, Request, Service};
 
 pub struct EventSink {
     storage: Arc<dyn Storage>,
@@ -53,7 +53,7 @@ impl Service for EventSink {
         (name == GetHistory::NAME.as_bytes()).then_some(MethodKind::Call)
     }
 
-    async fn handle(&self, _: Context, _: Bytes, reader: Reader, seqid: i32) -> Result<Reply, woody::Error> {
-        reply::<GetHistory>(seqid, self.history(args::<GetHistory>(reader)?).await)
+    async fn handle(&self, request: Request) -> Result<Reply, woody::Error> {
+        reply::<GetHistory>(request.seqid, self.history(args::<GetHistory>(request.args)?).await)
     }
 }

@@ -1,16 +1,23 @@
 //! What callers see of an engine error: the one place that says so.
 
+use bytes::Bytes;
+use http::Response;
+
 use crate::engine::EngineError;
 use crate::machine::Refusal;
 use crate::storage::StorageError;
 use crate::wire::Exception;
 use crate::woody;
 
-/// A declared exception, or a failure of the call itself.
-#[derive(Clone, Debug, PartialEq)]
+/// Why there is no result of this instance's own.
+#[derive(Debug)]
 pub(super) enum Failure {
+    /// A declared exception.
     Thrown(Exception),
+    /// The call itself failed.
     Failed(woody::Error),
+    /// Another instance has answered.
+    Relayed(Response<Bytes>),
 }
 
 impl From<EngineError> for Failure {
@@ -29,6 +36,7 @@ impl From<EngineError> for Failure {
             EngineError::Overload(_)
             | EngineError::DeadlineReached
             | EngineError::Stopping
+            | EngineError::NotOwner
             | EngineError::Sink(_)
             | EngineError::Storage(StorageError::Unavailable(_)) => Self::Failed(woody::Error::unavailable(text)),
             EngineError::Storage(StorageError::Corrupt(_)) | EngineError::Modernizer(_) => {
@@ -65,7 +73,10 @@ mod tests {
             (Refusal::RepairFailed(reason.clone()).into(), Exception::RepairFailed(reason)),
         ];
         for (error, exception) in thrown {
-            assert_eq!(Failure::from(error), Failure::Thrown(exception));
+            match Failure::from(error) {
+                Failure::Thrown(thrown) => assert_eq!(thrown, exception),
+                other => panic!("{exception:?}: {other:?}"),
+            }
         }
         let failed = [
             (Refusal::Unavailable("processor_unavailable".into()).into(), 503),
@@ -74,6 +85,7 @@ mod tests {
             (EngineError::Overload(Bound::StepsInFlight), 503),
             (EngineError::DeadlineReached, 503),
             (EngineError::Stopping, 503),
+            (EngineError::NotOwner, 503),
             (StorageError::Unavailable("down".into()).into(), 503),
             (StorageError::Corrupt("gap".into()).into(), 500),
             (ModernizerError("a lower version".into()).into(), 500),
@@ -87,7 +99,7 @@ mod tests {
             let text = error.to_string();
             match Failure::from(error) {
                 Failure::Failed(error) => assert_eq!((error.status().as_u16(), error.details), (status, text)),
-                Failure::Thrown(exception) => panic!("{text}: {exception:?}"),
+                other => panic!("{text}: {other:?}"),
             }
         }
     }

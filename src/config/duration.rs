@@ -50,11 +50,6 @@ pub(super) fn or_infinity<S: Serializer>(duration: &Option<Duration>, out: S) ->
     }
 }
 
-/// The key that is a plain number of milliseconds, as it always was.
-pub(super) fn plain_ms<S: Serializer>(duration: &Duration, out: S) -> Result<S::Ok, S::Error> {
-    out.serialize_u128(duration.as_millis())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,6 +60,8 @@ use Fate::{Differently, Ignored, NotYet, OfRefused, Refused, Used};
 const ERLANG: &str = "only the Erlang node needs it";
 const ERLANG_LOGGER: &str = "only Erlang's logger has such queues";
 const CONSUL: &str = "instances no longer meet through Consul";
+const MEET: &str =
+    "instances meet through the table of `storage.type: dynamodb`, and on any other storage exactly one may run";
 const RIAK: &str = "only the Riak storage had connections of that kind";
 const PROGRESSOR: &str = "only the progressor engine used it";
 const QUOTA: &str = "timers are taken up without a quota";
@@ -79,12 +81,7 @@ pub(super) const KEYS: &[Key] = &[
     key("metrics", Ignored("metrics are fetched from /metrics, nothing pushes them")),
     key("opentelemetry", Ignored("the environment's OTEL_* variables say where traces go")),
     key("postgres|progressor|canal", Ignored(PROGRESSOR)),
-    key("cluster", NotYet(if_empty, "this release runs as one instance, so start exactly one")),
-    key("cluster.discovery", Used),
-    key("cluster.discovery.type", Used),
-    key("cluster.discovery.options", Used),
-    key("cluster.discovery.options.domain_name|sname", Used),
-    key("cluster.reconnect_timeout", Used),
+    key("cluster", Ignored(MEET)),
     // The API.
     key("woody_server", Used),
     key("woody_server.ip|port|max_concurrent_connections|http_keep_alive_timeout|max_body_size", Used),
@@ -120,6 +117,7 @@ pub(super) const KEYS: &[Key] = &[
     key("storage", Used),
     key("storage.type|path|free_space_reserve", Used),
     key("storage.table|region|endpoint_url|create_table|shards|request_timeout", Used),
+    key("storage.lease_time|advertise|peer_pool_size", Used),
     key(
         "storage.host|port|pool|connect_timeout|index_query_timeout|batch_concurrency_limit|r_options|w_options|d_options",
         Ignored(RIAK),

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::reader::Section;
 use super::settings::{
-    ClusterSettings, DiskLimit, DnsDiscovery, DnsOptions, LimitsSettings, LogFormatter, LogLevel, LogOutput,
-    LoggingSettings, MemoryKind, MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
+    DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput, LoggingSettings, MemoryKind, MemoryLimit, Settings,
+    StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
-use super::tree::Value;
 use super::{kafka, namespaces, storage};
 
 /// Beyond this a bound bounds nothing.
@@ -26,7 +24,6 @@ pub(super) fn read(root: &Section<'_>) -> Settings {
         worker: worker(&root.section("worker")),
         limits: limits(&root.section("limits")),
         logging: logging(&root.section("logging")),
-        cluster: cluster(&root.section("cluster")),
         kafka: kafka::read(&root.section("kafka")),
         namespaces: namespaces::read(&root.section("namespaces"), &default.storage),
         storage: default.storage,
@@ -144,39 +141,4 @@ fn level_map(section: &Section<'_>) -> BTreeMap<String, String> {
         }
     }
     map
-}
-
-fn cluster(section: &Section<'_>) -> Option<ClusterSettings> {
-    let discovery = section.section("discovery");
-    let dns = discovery.is_there().then(|| {
-        discovery.require("type", "write `dns`");
-        let options = discovery.section("options");
-        DnsDiscovery {
-            kind: discovery.choice("type", "dns", &[("dns", "dns")]),
-            options: DnsOptions {
-                domain_name: options.required_text("domain_name", "write the name whose records are the instances"),
-                sname: options.required_text("sname", "write the first part of the instances' names"),
-            },
-        }
-    });
-    let reconnect_timeout = reconnect_timeout(section);
-    section.is_there().then_some(ClusterSettings { discovery: dns, reconnect_timeout })
-}
-
-/// The one duration that is a plain number: the original takes it as a number or as digits in a text.
-fn reconnect_timeout(section: &Section<'_>) -> Duration {
-    const DEFAULT: u64 = 5000;
-    const BOUNDS: std::ops::RangeInclusive<i64> = 1..=86_400_000;
-    let Some(item) = section.item("reconnect_timeout") else {
-        return Duration::from_millis(DEFAULT);
-    };
-    let ms = match item.value {
-        Value::Text(_) => item.text().and_then(|text| {
-            let ms = text.parse().ok().filter(|ms| BOUNDS.contains(ms));
-            let ms = ms.and_then(|ms: i64| u64::try_from(ms).ok());
-            ms.or_else(|| item.refuse("write a plain number of milliseconds, like 5000"))
-        }),
-        _ => item.number(BOUNDS),
-    };
-    Duration::from_millis(ms.unwrap_or(DEFAULT))
 }

@@ -28,9 +28,6 @@ pub struct Settings {
     pub limits: LimitsSettings,
     /// `logging`: where log lines go, and which.
     pub logging: LoggingSettings,
-    /// `cluster`: how instances find each other. Default None: one instance.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<ClusterSettings>,
     /// `storage`: where machines are kept. No default.
     pub storage: StorageSettings,
     /// `kafka`: the clients by name, in the order of the file. Default none.
@@ -193,36 +190,6 @@ pub struct LogFormatter {
     pub level_map: BTreeMap<String, String>,
 }
 
-/// `cluster`. Not acted on yet.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ClusterSettings {
-    /// `discovery`: how instances find each other. Default None: one instance.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub discovery: Option<DnsDiscovery>,
-    /// `reconnect_timeout`: a plain number of ms in the file, 1 to 86,400,000. Default 5000.
-    #[serde(serialize_with = "duration::plain_ms")]
-    pub reconnect_timeout: Duration,
-}
-
-/// `cluster.discovery`, whose only `type` is `dns`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct DnsDiscovery {
-    /// `type`: always `dns`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// `options`
-    pub options: DnsOptions,
-}
-
-/// `cluster.discovery.options`
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct DnsOptions {
-    /// `domain_name`: its A and AAAA records name the instances. No default.
-    pub domain_name: String,
-    /// `sname`: the first part of an instance's name. No default.
-    pub sname: String,
-}
-
 // === impl Settings ===
 
 impl Settings {
@@ -235,7 +202,6 @@ impl Settings {
             worker: WorkerSettings::default(),
             limits: LimitsSettings::default(),
             logging: LoggingSettings::default(),
-            cluster: None,
             storage,
             kafka: Vec::new(),
             namespaces: Vec::new(),

@@ -128,13 +128,6 @@ fn event_sink(section: &Section<'_>, storage: &StorageSettings) -> Option<EventS
             section.wrong_key(key, format!("is no key of `type: {kind}`"), "leave it out");
         }
     }
-    if matches!(storage, StorageSettings::Dynamodb(_)) {
-        item.wrong(
-            format!("is `{kind}`, and `storage.type: dynamodb` keeps no ledger yet"),
-            "leave the sink out if nothing reads its events, or write `storage: {type: embedded, ...}`",
-        );
-        return None;
-    }
     if ack == Ack::Committed && storage.commit_holds_ledger() {
         section.notice_key("ack", "has no effect on this storage: a ledger's entries are part of the commit itself");
     }

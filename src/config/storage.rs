@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::reader::Section;
+use super::service::MANY;
 use super::{duration, size};
 
 /// `storage`
@@ -14,7 +15,7 @@ use super::{duration, size};
 pub enum StorageSettings {
     /// `type: embedded`: in a directory of this host, by this process.
     Embedded(EmbeddedSettings),
-    /// `type: dynamodb`: in a table of DynamoDB or of what speaks its API, for one instance at a time.
+    /// `type: dynamodb`: in a table of DynamoDB or of what speaks its API, by any number of instances.
     Dynamodb(DynamodbSettings),
     /// `type: memory`: gone when the process ends. For tests and benches.
     Memory,
@@ -49,12 +50,33 @@ pub struct DynamodbSettings {
     /// `request_timeout`: of one request to the table, not zero. Default 5s.
     #[serde(serialize_with = "duration::text")]
     pub request_timeout: Duration,
+    /// `lease_time`: how long an instance is alive after its last heartbeat, 1s to 10m. Default 10s. All instances have
+    /// the same.
+    #[serde(serialize_with = "duration::text")]
+    pub lease_time: Duration,
+    /// `advertise`: `host:port` at which the other instances reach this one. Default None: `woody_server.ip` if it names
+    /// an address, else the one that this host has on its way to the table; with the port that it listens on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// `peer_pool_size`: connections to all other instances together, 1 to 1,000,000. Default 256.
+    pub peer_pool_size: usize,
 }
 
 const EMBEDDED: &str = "write `storage: {type: embedded, path: /var/lib/machinegun}`";
 const DYNAMODB: &str = "write `storage: {type: dynamodb, table: machinegun, region: eu-central-1}`";
 const OF_EMBEDDED: [&str; 2] = ["path", "free_space_reserve"];
-const OF_DYNAMODB: [&str; 6] = ["table", "region", "endpoint_url", "create_table", "shards", "request_timeout"];
+const OF_DYNAMODB: [&str; 9] = [
+    "table",
+    "region",
+    "endpoint_url",
+    "create_table",
+    "shards",
+    "request_timeout",
+    "lease_time",
+    "advertise",
+    "peer_pool_size",
+];
+const LEASE_TIMES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 const DEFAULT_RESERVE: u64 = 512 << 20;
 
 // === impl StorageSettings ===
@@ -86,6 +108,9 @@ pub(super) fn read(section: &Section<'_>) -> StorageSettings {
         create_table: section.flag("create_table", false),
         shards: section.number("shards", 256, 1..=4096),
         request_timeout: section.pause("request_timeout", Duration::from_secs(5)),
+        lease_time: section.duration("lease_time", Duration::from_secs(10)),
+        advertise: section.text("advertise"),
+        peer_pool_size: section.number("peer_pool_size", 256, 1..=MANY),
     };
     let Some(item) = section.item("type") else {
         return StorageSettings::Memory;
@@ -130,7 +155,13 @@ pub(super) fn read(section: &Section<'_>) -> StorageSettings {
                 section.wrong_key("endpoint_url", "is no URL", "write it like `http://127.0.0.1:8000`");
             }
             without_effect(section, &OF_EMBEDDED, "only `type: embedded` has it");
-            section.notice_key("type", "is for one instance only in this release: start exactly one on a table");
+            if !LEASE_TIMES.contains(&dynamodb.lease_time) {
+                section.wrong_key("lease_time", "is out of bounds", "write a duration from 1s to 10m");
+            }
+            if dynamodb.advertise.as_deref().is_some_and(|address| !is_address(address)) {
+                let instead = "write host and port at which the other instances reach this one, like `10.0.0.7:8022`";
+                section.wrong_key("advertise", "is no address", instead);
+            }
             StorageSettings::Dynamodb(dynamodb)
         }
         Some(_) => {
@@ -144,6 +175,14 @@ fn without_effect(section: &Section<'_>, keys: &[&str], why: &str) {
     for key in keys.iter().filter(|key| section.has(key)) {
         section.notice_key(key, format!("has no effect: {why}"));
     }
+}
+
+/// `host:port`, with a host that can be anywhere and a port that can be connected to.
+fn is_address(text: &str) -> bool {
+    let Ok(address) = text.parse::<http::uri::Authority>() else { return false };
+    let host = address.host().trim_start_matches('[').trim_end_matches(']');
+    let anywhere = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    !host.is_empty() && !anywhere && !text.contains('@') && address.port_u16().is_some_and(|port| port != 0)
 }
 
 fn is_url(text: &str) -> bool {

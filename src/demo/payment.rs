@@ -12,14 +12,13 @@
 //! | Notify `{"text": ...}` | any | event `notified` |
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use crate::wire::{
     self, CallResult, ComplexAction, Content, Limits, MachineStateChange, Method, ProcessCall, ProcessRepair,
     ProcessSignal, Reader, RepairResult, SetTimerAction, Signal, SignalResult, Timer, TimerAction, Type,
     UnsetTimerAction, Value, Wire,
 };
-use crate::woody::{self, Context, MethodKind, Reply, Service};
+use crate::woody::{self, MethodKind, Reply, Service};
 
 /// What a failed refund says, for people.
 pub(super) const REFUND_ERROR: &str = "the bank does not answer";
@@ -162,7 +161,8 @@ impl Service for Payments {
         METHODS.iter().any(|method| method.as_bytes() == name).then_some(MethodKind::Call)
     }
 
-    async fn handle(&self, _: Context, name: Bytes, mut args: Reader, seqid: i32) -> Result<Reply, woody::Error> {
+    async fn handle(&self, request: woody::Request) -> Result<Reply, woody::Error> {
+        let woody::Request { name, mut args, seqid, .. } = request;
         match std::str::from_utf8(&name).unwrap_or_default() {
             ProcessSignal::NAME => {
                 let turn = self.signal(&wire::read_args::<ProcessSignal>(&mut args)?.a)?;
@@ -193,7 +193,7 @@ fn capture(by: &str) -> Turn {
 fn reply<M: Method>(seqid: i32, success: M::Success) -> Result<Reply, woody::Error> {
     let body =
         wire::write_reply::<M>(seqid, &Ok(success)).map_err(|error| woody::Error::unexpected(error.to_string()))?;
-    Ok(Reply { body, business: None })
+    Ok(Reply::Result { body, business: None })
 }
 
 /// An object of texts.

@@ -1,7 +1,7 @@
 //! How many machines there are, by status: for operators, without a scan on anybody's way.
 //!
-//! A number is adjusted by each commit of this instance, and set right by counting: at the start, when shards were taken,
-//! and from time to time after that. It is of the shards that this instance owns, so the sum over all instances is the
+//! A number is adjusted by each commit of this instance, and set right by counting: at the start, within half a minute of
+//! shards taken or lost, and from time to time after that. It is of the shards that this instance owns, so the sum over all instances is the
 //! whole. It is not exact: a change of status that is committed while machines are being counted may be missed, or
 //! counted twice, until the next count; and what another instance commits on our shards is seen by the next count alone.
 
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use super::Engine;
 use crate::clock::random_unit;
-use crate::machine::StatusKind;
+use crate::machine::{Shard, StatusKind};
 use crate::storage::{Listing, StorageError};
 use crate::telemetry::NamespaceMetrics;
 
@@ -20,6 +20,9 @@ const PAGE: usize = 500;
 /// counting takes no more than a fiftieth of the time.
 const PAUSE_MS: i64 = 15 * 60 * 1_000;
 const SHARE: i64 = 50;
+
+/// Milliseconds between two looks whether other shards are owned: then machines are counted at once.
+const LOOK_MS: i64 = 30_000;
 
 /// Milliseconds until a count that failed is begun again.
 const RETRY_MS: i64 = 60_000;
@@ -88,7 +91,8 @@ impl Engine {
         let work = async {
             loop {
                 let begun = clock.now();
-                let pause = match self.count_once().await {
+                let owned = self.owned();
+                let pause = match self.count_once(owned.clone()).await {
                     Ok(()) => PAUSE_MS.max((clock.now() - begun).saturating_mul(SHARE)),
                     Err(error) => {
                         tracing::warn!(%error, "counting machines failed; it is begun again in a minute");
@@ -97,7 +101,10 @@ impl Engine {
                 };
                 // Instances that were started together don't count together.
                 let pause = (pause as f64 * (0.5 + random_unit())) as i64;
-                clock.sleep_until(clock.now().saturating_add(pause)).await;
+                let until = clock.now().saturating_add(pause);
+                while clock.now() < until && self.owned() == owned {
+                    clock.sleep_until(until.min(clock.now().saturating_add(LOOK_MS))).await;
+                }
             }
         };
         tokio::select! {
@@ -106,10 +113,15 @@ impl Engine {
         }
     }
 
-    async fn count_once(&self) -> Result<(), StorageError> {
+    /// None: all shards.
+    fn owned(&self) -> Option<Vec<Shard>> {
+        self.shared.shards.as_ref().map(|shards| shards.owned())
+    }
+
+    async fn count_once(&self, owned: Option<Vec<Shard>>) -> Result<(), StorageError> {
         let mut numbers: std::collections::HashMap<&str, Numbers> =
             self.namespaces.keys().map(|name| (name.as_str(), Numbers::default())).collect();
-        let of = Listing::default();
+        let of = Listing { shards: owned, ..Listing::default() };
         let mut after = None;
         loop {
             let page = self.shared.storage.machines(&of, after.as_ref(), PAGE).await?;

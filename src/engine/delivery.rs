@@ -8,8 +8,9 @@ use futures_util::FutureExt;
 use tokio::sync::Notify;
 
 use super::namespace::NamespaceEngine;
+use crate::clock::Elapsed;
 use crate::machine::{Epoch, MachineKey, Parcel};
-use crate::sink::{Content, Delivery, Sink, SinkError};
+use crate::sink::{Content, Delivery, Receipt, Sink, SinkError};
 use crate::storage::StorageError;
 
 /// Events in one delivery, and their bytes: one event alone may be larger.
@@ -19,6 +20,10 @@ const MOST_BYTES: usize = 4 << 20;
 /// Events read from the store at once.
 const PAGE: i64 = 50;
 
+/// Milliseconds that an attempt may take: more than any sink needs that is in order, its own attempts included. One that
+/// hangs must not hold up the machine for ever.
+const LONGEST_ATTEMPT_MS: i64 = 60_000;
+
 pub(super) struct Job {
     pub(super) namespace: Arc<NamespaceEngine>,
     pub(super) key: MachineKey,
@@ -26,6 +31,8 @@ pub(super) struct Job {
     pub(super) sink: usize,
     pub(super) to: Arc<dyn Sink>,
     pub(super) parcel: Parcel,
+    /// Where the sink may have some of it: see [`crate::machine::Unsent`].
+    pub(super) behind: i64,
     /// The parcel's events, if they are in memory.
     pub(super) held: Option<Vec<Bytes>>,
     /// Unix milliseconds, unless somebody hurries it.
@@ -38,7 +45,7 @@ pub(super) struct Sent {
     pub(super) sink: usize,
     /// What was sent: maybe only the beginning of what was to be sent.
     pub(super) parcel: Parcel,
-    pub(super) result: Result<(), SinkError>,
+    pub(super) result: Result<Receipt, SinkError>,
 }
 
 // === impl Job ===
@@ -51,12 +58,18 @@ impl Job {
             () = clock.sleep_until(self.not_before) => {}
             () = self.hurry.notified() => {}
         }
-        let result = AssertUnwindSafe(self.deliver()).catch_unwind().await;
-        let result = result.unwrap_or_else(|_| Err(SinkError::Unavailable("it panicked".to_owned())));
+        let until = clock.now().saturating_add(LONGEST_ATTEMPT_MS);
+        let result = clock.timeout_at(until, AssertUnwindSafe(self.deliver()).catch_unwind()).await;
+        let failed = |what: &str| Err(SinkError::Unavailable(what.to_owned()));
+        let result = match result {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => failed("it panicked"),
+            Err(Elapsed) => failed("it did not answer in time"),
+        };
         Sent { sink: self.sink, parcel: self.parcel, result }
     }
 
-    async fn deliver(&mut self) -> Result<(), SinkError> {
+    async fn deliver(&mut self) -> Result<Receipt, SinkError> {
         let content = match &mut self.parcel {
             Parcel::Lifecycle(lifecycle) => Content::Lifecycle(lifecycle.clone()),
             Parcel::Events { epoch, first, last } => {
@@ -66,7 +79,7 @@ impl Job {
                     None => read(&self.namespace, &self.key, *epoch, *first, most).await?,
                 };
                 *last = *first + events.len() as i64 - 1;
-                Content::Events(events)
+                Content::Events { epoch: *epoch, first: *first, events, behind: self.behind }
             }
         };
         self.to.publish(Delivery { key: self.key.clone(), content }).await

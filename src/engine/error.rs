@@ -40,6 +40,9 @@ pub enum EngineError {
     /// Not done: the service is stopping.
     #[error("the service is stopping")]
     Stopping,
+    /// Not done, and not begun: another instance owns the machine's shard, or will in a moment.
+    #[error("another instance owns this machine's shard")]
+    NotOwner,
     /// Not done.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -2,6 +2,10 @@
 //!
 //! A request finds its machine's worker, waits in its queue, and is answered after its step's commit. GetMachine and
 //! Notify pass the queue by, so a processor may ask about, or notify, the machine that it is handling.
+//!
+//! Where several instances share a storage, each works on the machines of the shards that it owns ([`Shards`]). What keeps
+//! machines whole is not that, but the commits' conditions; and an answer that no commit precedes is given only on what
+//! was read from storage, or was found to stand there, since it was asked for.
 
 mod backlog;
 mod cache;
@@ -12,6 +16,7 @@ mod modernize;
 mod namespace;
 mod outage;
 mod outbox;
+mod owner;
 mod registry;
 mod schedule;
 mod shards;
@@ -122,6 +127,8 @@ pub(crate) struct Shared {
     stopping: CancellationToken,
     /// Workers, schedulers and the scanner.
     tasks: TaskTracker,
+    /// None: this process is alone on its storage, and owns all.
+    shards: Option<Arc<Shards>>,
     /// Weak, since every namespace holds this.
     namespaces: OnceLock<HashMap<String, Weak<NamespaceEngine>>>,
 }
@@ -137,9 +144,12 @@ impl Shared {
 // === impl Engine ===
 
 impl Engine {
-    /// Starts scanning for dues at once.
+    /// Starts scanning for dues at once. `shards` are those that this instance owns of a storage that others use too;
+    /// none, if it is alone.
+    #[allow(clippy::too_many_arguments)]
     pub fn start(
         storage: Arc<dyn Storage>,
+        shards: Option<Arc<Shards>>,
         clock: Clock,
         snowflakes: Arc<Snowflakes>,
         metrics: &Metrics,
@@ -156,6 +166,7 @@ impl Engine {
             in_flight: Arc::new(Semaphore::new(options.steps_in_flight)),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            shards,
             namespaces: OnceLock::new(),
         });
         let namespaces: HashMap<_, _> = namespaces
@@ -209,7 +220,10 @@ impl Engine {
                         next.min(self.shared.clock.now().saturating_add(SCAN_RETRY_MS))
                     }
                 };
-                self.shared.clock.sleep_until(next).await;
+                tokio::select! {
+                    () = self.shared.clock.sleep_until(next) => {}
+                    () = self.taken() => {}
+                }
             }
         };
         tokio::select! {
@@ -218,10 +232,19 @@ impl Engine {
         }
     }
 
+    /// Returns once shards were taken: what is due there is looked for at once.
+    async fn taken(&self) {
+        match &self.shared.shards {
+            Some(shards) => shards.taken.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
     async fn scan_once(&self, until: i64) -> Result<(), StorageError> {
+        let owned = self.shared.shards.as_ref().map(|shards| shards.owned());
         let mut after = None;
         loop {
-            let page = self.shared.storage.dues(until, after.as_ref(), SCAN_PAGE).await?;
+            let page = self.shared.storage.dues(owned.as_deref(), until, after.as_ref(), SCAN_PAGE).await?;
             for due in &page {
                 if let Some(namespace) = self.namespaces.get(due.key.ns.as_str()) {
                     namespace.schedule.found(&due.key.id, due.at);

@@ -16,8 +16,8 @@ use super::worker::{Message, Queued, Reply, Worker};
 use super::{NamespaceOptions, Request, Shared, SinkOptions};
 use crate::clock::{Clock, random_unit};
 use crate::machine::{
-    Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext, Success,
-    slice,
+    CommitId, Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext,
+    Success, slice,
 };
 use crate::telemetry::{Metrics, NamespaceMetrics};
 use crate::wire::{HistoryRange, Value};
@@ -111,7 +111,7 @@ impl NamespaceEngine {
         MachineKey { ns: self.name.clone(), id }
     }
 
-    /// Takes a step in the machine's turn, and answers once it is committed.
+    /// Takes a step in the machine's turn, and answers once it is committed. Of an owner alone: see [`Self::check_owned`].
     pub async fn execute(
         self: &Arc<Self>,
         id: MachineId,
@@ -119,6 +119,7 @@ impl NamespaceEngine {
         request: Request,
     ) -> Result<Success, EngineError> {
         let deadline = request.deadline;
+        self.check_owned(&id)?;
         if self.shared.stopping.is_cancelled() {
             return Err(EngineError::Stopping);
         }
@@ -150,10 +151,10 @@ impl NamespaceEngine {
         self.shared.storage.tagged(&self.name, tag).await?.ok_or_else(|| Refusal::MachineNotFound.into())
     }
 
-    /// The machine as of its last commit; never waits for its turn.
+    /// The machine as of its last commit; never waits for its turn. Any instance may be asked.
     pub async fn get(&self, id: MachineId, range: &HistoryRange) -> Result<View, EngineError> {
-        if let Some(view) = self.cached(&id, Some(range)) {
-            return view;
+        if let Some(view) = self.cached(&id, Some(range)).await? {
+            return Ok(view?);
         }
         let loaded = self.shared.storage.read(&self.key(id), Some(range)).await?;
         match loaded {
@@ -167,7 +168,8 @@ impl NamespaceEngine {
         }
     }
 
-    /// Accepts a notification: it is stored when this returns, and delivered later. Never waits for the machine's turn.
+    /// Accepts a notification: it is stored when this returns, and delivered later. Never waits for the machine's turn. Of
+    /// an owner alone, which delivers it soon.
     pub async fn notify(
         self: &Arc<Self>,
         id: MachineId,
@@ -175,10 +177,11 @@ impl NamespaceEngine {
         range: HistoryRange,
         context: RequestContext,
     ) -> Result<NotificationId, EngineError> {
+        self.check_owned(&id)?;
         if self.shared.stopping.is_cancelled() {
             return Err(EngineError::Stopping);
         }
-        let epoch = match self.cached(&id, None) {
+        let epoch = match self.cached(&id, None).await? {
             Some(view) => view?.record.epoch,
             None => match self.shared.storage.read(&self.key(id.clone()), None).await? {
                 Some(loaded) if loaded.record.exists() => loaded.record.epoch,
@@ -196,19 +199,37 @@ impl NamespaceEngine {
         Ok(notification.id)
     }
 
-    /// From memory, if the machine is loaded and all of the range is held.
-    fn cached(&self, id: &MachineId, range: Option<&HistoryRange>) -> Option<Result<View, EngineError>> {
+    /// From memory, if the machine is loaded, all of the range is held, and what is held stands in storage. What does not
+    /// is left to its worker.
+    async fn cached(
+        &self,
+        id: &MachineId,
+        range: Option<&HistoryRange>,
+    ) -> Result<Option<Result<View, Refusal>>, EngineError> {
+        if !self.owns(id) {
+            return Ok(None);
+        }
+        let Some((commit, view)) = self.held(id, range) else { return Ok(None) };
+        // IMPORTANT: behind the look at memory, or a commit of this instance could come between.
+        let stands =
+            self.shared.shards.is_none() || self.shared.storage.standing(&self.key(id.clone())).await? == commit;
+        Ok(stands.then_some(view))
+    }
+
+    /// What is held, and which commit it is of.
+    fn held(&self, id: &MachineId, range: Option<&HistoryRange>) -> Option<(Option<CommitId>, Result<View, Refusal>)> {
         let cell = self.registry.cell(id)?;
         let cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = cell.as_ref()?;
+        let commit = cached.record.as_ref().map(|record| record.commit);
         let Some(record) = cached.record.clone().filter(|record| record.exists()) else {
-            return Some(Err(Refusal::MachineNotFound.into()));
+            return Some((commit, Err(Refusal::MachineNotFound)));
         };
         let events = match range {
             Some(range) => cached.events(&slice(range, record.last_event))?,
             None => Vec::new(),
         };
-        Some(Ok(View { record, events }))
+        Some((commit, Ok(View { record, events })))
     }
 
     /// Whether sinks owe so many acknowledgements that no new events may come.
@@ -271,6 +292,11 @@ impl NamespaceEngine {
             loop {
                 let Ok(permit) = running.clone().acquire_owned().await else { return };
                 let Next { id, told } = self.schedule.next().await;
+                if !self.owns(&id) {
+                    // Its owner's scan finds it; so does ours, once it is owned here again.
+                    self.schedule.done(&id);
+                    continue;
+                }
                 self.metrics.task_created.inc();
                 let namespace = self.clone();
                 let ticket = Ticket { namespace, id: id.clone(), told, worked_off: false, _permit: permit };
@@ -287,6 +313,9 @@ impl NamespaceEngine {
     /// Tries a wake-up again in a moment. The record stands as it is: nothing counts against the machine.
     fn postpone(&self, id: &MachineId) {
         self.metrics.task_error.inc();
+        if !self.owns(id) {
+            return;
+        }
         let delay = (POSTPONE_MS * (0.5 + random_unit())) as i64;
         self.schedule.wake_at(id, self.shared.clock.now().saturating_add(delay));
     }

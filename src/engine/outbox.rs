@@ -18,7 +18,7 @@ use super::error::EngineError;
 use super::worker::Worker;
 use crate::clock::random_unit;
 use crate::machine::{Impact, Parcel, RequestContext, Slice, Unsent};
-use crate::sink::SinkError;
+use crate::sink::{Receipt, SinkError};
 
 /// Milliseconds until a delivery that failed is tried again: doubled each time, up to the second number.
 const RETRY_MS: (i64, i64) = (100, 30_000);
@@ -57,6 +57,8 @@ struct Road {
 struct Delivering {
     /// How often it has failed in a row.
     attempt: u32,
+    /// See [`Unsent`].
+    behind: i64,
     _owed: Owed,
     /// Told, a waiting attempt is made at once.
     hurry: Arc<Notify>,
@@ -96,6 +98,15 @@ impl Outbox {
         std::future::pending().await
     }
 
+    /// Deliveries that wait for their next attempt have it now, to these sinks.
+    pub(super) fn hurry(&self, wanted: impl Fn(usize) -> bool) {
+        for (sink, road) in self.roads.iter().flat_map(|roads| &roads.roads).enumerate() {
+            if let Some(delivery) = road.delivery.as_ref().filter(|_| wanted(sink)) {
+                delivery.hurry.notify_one();
+            }
+        }
+    }
+
     fn road(&mut self, sink: usize) -> Option<&mut Road> {
         self.roads.as_mut()?.roads.get_mut(sink)
     }
@@ -122,8 +133,9 @@ impl Worker {
         if record.unsent.is_empty() && self.outbox.roads.is_none() {
             return;
         }
-        // A delivery that begins now would be given up in a moment, unless somebody waits for it.
-        let stopping = self.shared().stopping.is_cancelled();
+        // A delivery that begins now would be given up in a moment, unless somebody waits for it; or another instance
+        // makes it too.
+        let leaving = self.shared().stopping.is_cancelled() || !self.is_owned();
         let now = self.shared().clock.now();
         let owed_since =
             record.outbox_due.map_or(now, |due| due.saturating_sub(namespace.options.policy.outbox_clear_ms));
@@ -132,17 +144,18 @@ impl Worker {
             let roads = self.outbox.roads.get_or_insert_with(|| Roads::new(&namespace.backlogs));
             let Some(road) = roads.roads.get_mut(sink) else { continue };
             road.share.set(unsent.map_or(0, Unsent::entries));
-            let Some(parcel) = unsent.and_then(|it| it.parcels.first()) else { continue };
-            if road.delivery.is_some() || (stopping && !options.before_reply) {
+            let Some((parcel, behind)) = unsent.and_then(|it| Some((it.parcels.first()?, it.behind))) else { continue };
+            if road.delivery.is_some() || (leaving && !options.before_reply) {
                 continue;
             }
             let owed = road.share.backlog.owed(owed_since.min(now));
             let hurry = Arc::new(Notify::new());
             let mut job = self.job(sink, options, parcel.clone(), now, hurry.clone());
+            job.behind = behind;
             job.held = self.held(parcel, record.epoch);
             if let Some(roads) = &mut self.outbox.roads {
                 roads.under_way.spawn(job.run());
-                roads.roads[sink].delivery = Some(Delivering { attempt: 0, _owed: owed, hurry });
+                roads.roads[sink].delivery = Some(Delivering { attempt: 0, behind, _owed: owed, hurry });
             }
         }
     }
@@ -157,15 +170,15 @@ impl Worker {
     fn job(&self, sink: usize, options: &SinkOptions, parcel: Parcel, not_before: i64, hurry: Arc<Notify>) -> Job {
         let namespace = self.namespace.clone();
         let key = self.key.clone();
-        Job { namespace, key, sink, to: options.sink.clone(), parcel, held: None, not_before, hurry }
+        Job { namespace, key, sink, to: options.sink.clone(), parcel, behind: 0, held: None, not_before, hurry }
     }
 
     /// Notes what became of a delivery, and sends what comes next.
     pub(super) async fn sent(&mut self, sent: Sent) -> Result<(), SinkError> {
         let Sent { sink, parcel, result } = sent;
         match result {
-            Ok(()) => {
-                self.acknowledge(sink, &parcel).await;
+            Ok(receipt) => {
+                self.acknowledge(sink, &parcel, receipt).await;
                 Ok(())
             }
             Err(error) => {
@@ -175,7 +188,7 @@ impl Worker {
         }
     }
 
-    async fn acknowledge(&mut self, sink: usize, parcel: &Parcel) {
+    async fn acknowledge(&mut self, sink: usize, parcel: &Parcel, receipt: Receipt) {
         let Some(road) = self.outbox.road(sink) else { return };
         road.delivery = None;
         road.share.backlog.metrics.produced.inc_by(parcel.events());
@@ -188,7 +201,11 @@ impl Worker {
         let mut taken = false;
         self.change(|cell| {
             if let Some(record) = cell.as_mut().and_then(|cached| cached.record.as_mut()) {
-                taken = Arc::make_mut(record).acknowledge(&name, parcel);
+                let record = Arc::make_mut(record);
+                taken = record.acknowledge(&name, parcel);
+                if taken {
+                    record.stands_behind(&name, receipt.behind);
+                }
             }
         });
         self.outbox.unnoted |= taken;
@@ -198,6 +215,7 @@ impl Worker {
     fn try_again(&mut self, sink: usize, parcel: Parcel, error: &SinkError) {
         let options = self.namespace.options.sinks[sink].clone();
         let now = self.shared().clock.now();
+        let owned = self.is_owned();
         let Some(Road { share, delivery: Some(delivery) }) = self.outbox.road(sink) else { return };
         let delay = match error {
             SinkError::Unavailable(_) => RETRY_MS.0.saturating_mul(1 << delivery.attempt.min(20)).min(RETRY_MS.1),
@@ -206,12 +224,20 @@ impl Worker {
         delivery.attempt = delivery.attempt.saturating_add(1);
         // Who hurried the last attempt has had it.
         delivery.hurry = Arc::new(Notify::new());
-        let (attempt, hurry) = (delivery.attempt, delivery.hurry.clone());
+        let (attempt, behind, hurry) = (delivery.attempt, delivery.behind, delivery.hurry.clone());
         share.backlog.metrics.failed(error.name()).inc();
+        if !owned {
+            // It is the next owner's to send.
+            if let Some(road) = self.outbox.road(sink) {
+                road.delivery = None;
+            }
+            return;
+        }
+        let Some(Road { share, .. }) = self.outbox.road(sink) else { return };
         share.backlog.metrics.retried.inc();
         tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, sink = &*options.name, %error, attempt, "a sink did not take what it is owed; it is sent again");
         let delay = (delay as f64 * (0.5 + random_unit())) as i64;
-        let job = self.job(sink, &options, parcel, now.saturating_add(delay), hurry);
+        let job = Job { behind, ..self.job(sink, &options, parcel, now.saturating_add(delay), hurry) };
         if let Some(roads) = &mut self.outbox.roads {
             roads.under_way.spawn(job.run());
         }
@@ -222,11 +248,7 @@ impl Worker {
     pub(super) async fn acknowledged(&mut self, deadline: i64) -> Result<(), EngineError> {
         let namespace = self.namespace.clone();
         let sinks = &namespace.options.sinks;
-        for road in self.outbox.roads.iter().flat_map(|roads| &roads.roads).zip(sinks) {
-            if let (Road { delivery: Some(delivery), .. }, SinkOptions { before_reply: true, .. }) = road {
-                delivery.hurry.notify_one();
-            }
-        }
+        self.outbox.hurry(|sink| sinks[sink].before_reply);
         loop {
             let owed = self.record().is_some_and(|record| {
                 let awaited = |name: &str| sinks.iter().any(|it| it.before_reply && *it.name == *name);

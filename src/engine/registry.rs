@@ -101,6 +101,16 @@ impl Registry {
         self.shard(id).get(id).map(|handle| handle.cell.clone())
     }
 
+    /// The queues of the loaded machines that are `wanted`.
+    pub(super) fn queues(&self, wanted: impl Fn(&MachineId) -> bool) -> Vec<mpsc::Sender<Message>> {
+        let mut queues = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            queues.extend(shard.iter().filter(|(id, _)| wanted(id)).map(|(_, handle)| handle.queue.clone()));
+        }
+        queues
+    }
+
     /// Lets a worker go if nothing waits for it. `leaving` runs before another can take its place.
     pub(super) fn leave(&self, id: &MachineId, queue: &mpsc::Receiver<Message>, leaving: impl FnOnce()) -> bool {
         let mut shard = self.shard(id);

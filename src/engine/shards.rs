@@ -83,6 +83,11 @@ impl Shards {
 
     /// Leases are trusted until then, in monotonic milliseconds.
     pub fn trust_until(&self, monotonic_ms: i64) {
+        let was_trusted = self.is_trusted();
         self.trusted_until.store(monotonic_ms, Ordering::Release);
+        // What came due meanwhile was not worked off here, and by nobody else.
+        if !was_trusted && self.is_trusted() {
+            self.taken.notify_one();
+        }
     }
 }

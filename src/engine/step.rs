@@ -10,8 +10,8 @@ use super::worker::Worker;
 use super::{Request, Shared};
 use crate::clock::{random_bytes, random_unit};
 use crate::machine::{
-    self, CommitId, Dispatch, Impact, NotificationId, Outcome, Record, RequestContext, Slice, Stamp, Status, Success,
-    slice,
+    self, Answer, CommitId, Dispatch, Impact, NotificationId, Outcome, Record, RequestContext, Slice, Stamp, Status,
+    Success, slice,
 };
 use crate::processor::{Ask, Question};
 use crate::storage::{Commit, Outcome as Committed, StorageError};
@@ -25,6 +25,15 @@ const MOST_ROUNDS: usize = 2;
 
 /// Milliseconds between two puts of a commit of unknown result when the policy has no more delays.
 const LONGEST_WAIT_MS: i64 = 60_000;
+
+/// What a round came to.
+enum Round {
+    Committed(Answer),
+    /// Nothing was written, and nothing was to be: the answer is as good as the record that it was decided on.
+    Unchanged(Answer),
+    /// Another commit stands: all is to be dispatched again.
+    Conflict,
+}
 
 /// A definite answer to a commit.
 enum Put {
@@ -46,6 +55,7 @@ impl Worker {
         match loaded {
             Ok(loaded) => {
                 let record = loaded.map(|loaded| Arc::new(loaded.record));
+                self.ownership.read();
                 self.outbox.noted();
                 self.change(|cell| *cell = Some(Cached::new(record.clone())));
                 self.namespace.metrics.loaded.inc();
@@ -73,8 +83,8 @@ impl Worker {
         Err(StorageError::Unavailable("other commits to this machine came between, time and again".to_owned()).into())
     }
 
-    /// One round: dispatch, ask, apply, commit. None: a conflict. `waiting` are the notifications that a failing one
-    /// holds back, itself included.
+    /// One round: dispatch, ask, apply, commit. None: a conflict, or another commit stands than what an answer without
+    /// one was decided on. `waiting` are the notifications that a failing one holds back, itself included.
     pub(super) async fn once(
         &mut self,
         record: Option<&Arc<Record>>,
@@ -82,16 +92,37 @@ impl Worker {
         request: &Request,
         waiting: &[NotificationId],
     ) -> Result<Option<Success>, EngineError> {
+        match self.round(record, impact, request, waiting).await {
+            Ok(Round::Committed(answer)) => Ok(Some(answer?)),
+            Ok(Round::Conflict) => Ok(None),
+            Ok(Round::Unchanged(answer)) if self.is_certain(record).await? => Ok(Some(answer?)),
+            Ok(Round::Unchanged(_)) => Ok(None),
+            // What was to be read with an outdated record may be gone by right.
+            Err(EngineError::Storage(error @ StorageError::Corrupt(_))) => match self.stands(record).await {
+                Ok(false) => Ok(None),
+                Ok(true) | Err(_) => Err(error.into()),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn round(
+        &mut self,
+        record: Option<&Arc<Record>>,
+        impact: &Impact,
+        request: &Request,
+        waiting: &[NotificationId],
+    ) -> Result<Round, EngineError> {
         match machine::dispatch(record.map(|record| &**record), impact, self.shared().clock.now()) {
-            Dispatch::Answer(answer) => Ok(Some(answer?)),
+            Dispatch::Answer(answer) => Ok(Round::Unchanged(answer)),
             // For notifications alone, and they are looked at before.
-            Dispatch::Discard | Dispatch::Park => Ok(Some(Success::Done)),
+            Dispatch::Discard | Dispatch::Park => Ok(Round::Unchanged(Ok(Success::Done))),
             Dispatch::Decide => {
                 let older = match (impact, record) {
                     (Impact::Modernize { epoch, events }, Some(record)) => {
                         let events = self.still_older(record, events).await?;
                         if events.is_empty() {
-                            return Ok(Some(Success::Done));
+                            return Ok(Round::Unchanged(Ok(Success::Done)));
                         }
                         Some(Impact::Modernize { epoch: *epoch, events })
                     }
@@ -185,7 +216,7 @@ impl Worker {
         Ok(events)
     }
 
-    /// Applies the rules and commits what they say. None: a conflict, to be dispatched again.
+    /// Applies the rules and commits what they say.
     async fn decide(
         &mut self,
         record: Option<&Arc<Record>>,
@@ -193,7 +224,7 @@ impl Worker {
         request: &Request,
         mut outcome: Option<Outcome>,
         waiting: &[NotificationId],
-    ) -> Result<Option<Success>, EngineError> {
+    ) -> Result<Round, EngineError> {
         let mut stamp = Stamp {
             now_micros: self.shared().clock.now_micros(),
             commit: CommitId(random_bytes()),
@@ -210,8 +241,12 @@ impl Worker {
             // Only a tag can be refused, and then all is decided again.
             let outcome = if tagged && !stamp.tag_taken { outcome.clone() } else { outcome.take() };
             let decision = machine::apply(record, impact, context, outcome, policy, stamp);
-            let Some(step) = decision.step else { return Ok(Some(decision.answer?)) };
-            let next = step.record.map(Arc::new);
+            let Some(step) = decision.step else { return Ok(Round::Unchanged(decision.answer)) };
+            let mut next = step.record;
+            if let Some(next) = &mut next {
+                self.stands_behind(record, next);
+            }
+            let next = next.map(Arc::new);
             let commit = Commit {
                 key: self.key.clone(),
                 expect: record.map(|record| record.commit),
@@ -225,11 +260,12 @@ impl Worker {
             };
             match self.commit(commit, request.deadline).await? {
                 Put::Committed => break (next, step.events, decision.answer),
-                Put::Conflict => return Ok(None),
+                Put::Conflict => return Ok(Round::Conflict),
                 Put::TagTaken => stamp = Stamp { commit: CommitId(random_bytes()), tag_taken: true, ..stamp },
             }
         };
         self.outbox.noted();
+        self.committed_events |= !events.is_empty();
         self.count(record, next.as_deref(), impact);
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| match next {
@@ -238,7 +274,7 @@ impl Worker {
             Some(next) => cell.get_or_insert_default().advance(next, events, most),
             None => *cell = Some(Cached::new(None)),
         });
-        Ok(Some(answer?))
+        Ok(Round::Committed(answer))
     }
 
     /// Puts a commit until the answer is definite.
@@ -285,6 +321,15 @@ impl Worker {
                 () = clock.sleep_until(until) => {}
             }
             attempt = attempt.saturating_add(1);
+        }
+    }
+
+    /// What this step owes anew is nowhere yet: it comes behind all that the sinks have by now.
+    fn stands_behind(&self, before: Option<&Record>, next: &mut Record) {
+        for sink in &self.namespace.options.sinks {
+            if next.owes(&sink.name) && !before.is_some_and(|before| before.owes(&sink.name)) {
+                next.stands_behind(&sink.name, sink.sink.place());
+            }
         }
     }
 

@@ -38,6 +38,10 @@ impl Worker {
         // The schedule has taken the due out.
         self.scheduled = None;
         self.namespace.metrics.task_started.inc();
+        if !self.enter() {
+            self.namespace.metrics.task_finished.inc();
+            return ticket.worked_off();
+        }
         let woken = AssertUnwindSafe(self.wake(ticket.told)).catch_unwind().await;
         let woken = woken.unwrap_or_else(|_| {
             self.panicked();
@@ -149,7 +153,7 @@ impl Worker {
     /// Delivers the oldest notification that waits.
     async fn deliver(&mut self, record: Option<Arc<Record>>) -> Woken {
         if self.namespace.options.notifications.is_none() {
-            return Woken::Done;
+            return self.settle(record.as_ref(), &[], &[]).await;
         }
         let waiting = match self.shared().storage.notifications(&self.key, NOTIFICATION_PAGE).await {
             Ok(waiting) => waiting,
@@ -159,7 +163,7 @@ impl Worker {
         let ids: Vec<_> = waiting.iter().map(|it| it.id).collect();
         if held_back.is_some_and(|due| due > self.shared().clock.now()) {
             // One failed a moment ago and holds back the rest, those that came after it too.
-            return self.settle(&[], &ids).await;
+            return self.settle(record.as_ref(), &[], &ids).await;
         }
         let more = if waiting.len() > 1 { Woken::Again } else { Woken::Done };
         let Some(first) = waiting.into_iter().next() else {
@@ -167,14 +171,14 @@ impl Worker {
                 Some(record) if held_back.is_some() && matches!(record.status, Status::Working(_)) => {
                     self.conclude(&record, Impact::Drained, RequestContext::default(), HOUSEKEEPING_MS).await
                 }
-                _ => Woken::Done,
+                record => self.settle(record.as_ref(), &[], &[]).await,
             };
         };
         let (id, context, impact) = (first.id, first.context.clone(), Impact::Notification(first));
         match (dispatch(record.as_deref(), &impact, self.shared().clock.now()), record) {
-            (Dispatch::Park, _) => {
+            (Dispatch::Park, record) => {
                 self.namespace.metrics.notification_error.inc();
-                self.settle(&[], &ids).await
+                self.settle(record.as_ref(), &[], &ids).await
             }
             (Dispatch::Ask, Some(_)) if self.namespace.is_behind() => Woken::Postponed,
             (Dispatch::Ask, Some(record)) => {
@@ -191,17 +195,26 @@ impl Worker {
                     }
                 }
             }
-            (_, _) => match self.settle(&[id], &[]).await {
+            (_, record) => match self.settle(record.as_ref(), &[id], &[]).await {
                 Woken::Done => more,
                 woken => woken,
             },
         }
     }
 
-    /// Entries that go, and entries for which the record's due stands from now on.
-    async fn settle(&self, delete: &[NotificationId], park: &[NotificationId]) -> Woken {
-        if delete.is_empty() && park.is_empty() {
-            return Woken::Done;
+    /// Entries that go, and entries for which the record's due stands from now on. No commit says so, so it is done only
+    /// if `record`, which says so, still stands: behind the look at the entries.
+    async fn settle(&self, record: Option<&Arc<Record>>, delete: &[NotificationId], park: &[NotificationId]) -> Woken {
+        let nothing = delete.is_empty() && park.is_empty();
+        let stands = if nothing { self.is_certain(record).await } else { self.stands(record).await };
+        match stands {
+            Ok(true) if nothing => return Woken::Done,
+            Ok(true) => {}
+            Ok(false) => {
+                self.conflict();
+                return Woken::Again;
+            }
+            Err(error) => return self.postponed(&error),
         }
         match self.shared().storage.settle_notifications(&self.key, delete, park).await {
             Ok(()) => Woken::Done,

@@ -5,12 +5,14 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::cache::Cached;
 use super::delivery::Sent;
 use super::error::EngineError;
 use super::namespace::{Admitted, NamespaceEngine, Ticket};
 use super::outbox::Outbox;
+use super::owner::Ownership;
 use super::registry::{Cell, Seat};
 use super::{Request, Shared};
 use crate::clock::Stopwatch;
@@ -24,6 +26,8 @@ pub(super) enum Message {
     Wake(Box<Ticket>),
     /// Memory is wanted elsewhere.
     Shed,
+    /// The machine's shard goes to another instance. Dropped once the worker is gone.
+    Release(TaskTrackerToken),
 }
 
 /// A step that waits for the machine's turn.
@@ -50,6 +54,9 @@ pub(super) struct Worker {
     pub(super) scheduled: Option<i64>,
     left: bool,
     pub(super) outbox: Outbox,
+    pub(super) ownership: Ownership,
+    /// The step that is being answered has committed events, whatever its answer is.
+    pub(super) committed_events: bool,
     /// The last turn was a delivery's end: the next one is a message's.
     yielded: bool,
 }
@@ -97,6 +104,7 @@ impl Worker {
         loading: OwnedSemaphorePermit,
     ) -> Self {
         namespace.metrics.workers.inc();
+        let ownership = Ownership::new(&namespace, &key);
         let Seat { queue, cell } = seat;
         Self {
             namespace,
@@ -107,6 +115,8 @@ impl Worker {
             scheduled: None,
             left: false,
             outbox: Outbox::default(),
+            ownership,
+            committed_events: false,
             yielded: false,
         }
     }
@@ -143,6 +153,10 @@ impl Worker {
                         return;
                     }
                 }
+                Message::Release(told) => self.ownership.release(told),
+            }
+            if self.ownership.is_released() && self.hand_over().await {
+                return;
             }
             self.loading = None;
             if let Some(size) = self.cached(Cached::size) {
@@ -159,13 +173,18 @@ impl Worker {
             drop(admitted);
             return reply.send(Err(EngineError::TimedOut));
         }
+        if !self.enter() {
+            drop(admitted);
+            return reply.send(Err(EngineError::NotOwner));
+        }
+        self.committed_events = false;
         let answer = AssertUnwindSafe(self.take(impact, &request)).catch_unwind().await;
         let mut answer = answer.unwrap_or_else(|_| {
             self.panicked();
             Err(EngineError::Killed)
         });
         self.ship();
-        if answer.is_ok() && self.replies_wait() {
+        if (answer.is_ok() || self.committed_events) && self.replies_wait() {
             answer = match self.acknowledged(request.deadline).await {
                 Ok(()) => answer,
                 Err(error) => Err(error),
@@ -220,10 +239,14 @@ impl Worker {
     /// While the service stops, what waits is refused; what runs has ended before this is asked.
     async fn unless_stopping(&mut self, mut message: Message) -> Option<Message> {
         while self.shared().stopping.is_cancelled() {
-            if let Message::Step(queued) = message {
-                let Queued { reply, admitted, .. } = *queued;
-                drop(admitted);
-                reply.send(Err(EngineError::Stopping));
+            match message {
+                Message::Step(queued) => {
+                    let Queued { reply, admitted, .. } = *queued;
+                    drop(admitted);
+                    reply.send(Err(EngineError::Stopping));
+                }
+                Message::Release(told) => self.ownership.release(told),
+                Message::Wake(_) | Message::Shed => {}
             }
             message = loop {
                 match self.queue.try_recv() {
@@ -244,7 +267,7 @@ impl Worker {
     }
 
     /// True: nothing waits, and nothing can come any more.
-    fn leave(&mut self) -> bool {
+    pub(super) fn leave(&mut self) -> bool {
         let budget = &self.namespace.shared.budget;
         self.left = self.namespace.registry().leave(&self.key.id, &self.queue, || budget.forget(&self.key));
         self.left
@@ -282,6 +305,8 @@ impl Worker {
     }
 
     pub(super) fn tell(&mut self, due: Option<i64>) {
+        // What another instance will wake is not held here.
+        let due = due.filter(|_| self.is_owned());
         if due != self.scheduled {
             self.namespace.schedule.set(&self.key.id, due);
             self.scheduled = due;

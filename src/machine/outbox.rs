@@ -30,6 +30,10 @@ pub struct Subscription {
 pub struct Unsent {
     pub sink: String,
     pub parcels: Vec<Parcel>,
+    /// A place in the sink's own order that all of this comes behind, if the sink has any of it already: nobody need look
+    /// for it further back. 0: anywhere.
+    #[serde(default, skip_serializing_if = "is_anywhere")]
+    pub behind: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +61,11 @@ pub enum LifeChange {
     Failed { reason: String },
     Repaired,
     Removed,
+}
+
+/// Records that owe nothing to a sink with an order of its own keep the bytes that they always had.
+fn is_anywhere(behind: &i64) -> bool {
+    *behind == 0
 }
 
 /// What a step did to the machine's life, in order.
@@ -188,7 +197,7 @@ impl Record {
         let place = match self.unsent.iter().position(|unsent| unsent.sink == sink) {
             Some(place) => place,
             None => {
-                self.unsent.push(Unsent { sink: sink.to_owned(), parcels: Vec::new() });
+                self.unsent.push(Unsent { sink: sink.to_owned(), parcels: Vec::new(), behind: 0 });
                 self.unsent.len() - 1
             }
         };
@@ -203,6 +212,18 @@ impl Record {
         let taken = unsent.is_some_and(|unsent| unsent.acknowledge(sent));
         self.unsent.retain(|unsent| !unsent.parcels.is_empty());
         taken
+    }
+
+    /// Notes a place in a sink's order that all comes behind of what it is owed now. No step takes one back.
+    pub fn stands_behind(&mut self, sink: &str, place: i64) {
+        if let Some(unsent) = self.unsent.iter_mut().find(|unsent| unsent.sink == sink) {
+            unsent.behind = unsent.behind.max(place);
+        }
+    }
+
+    /// Whether a sink has not acknowledged something.
+    pub fn owes(&self, sink: &str) -> bool {
+        self.unsent.iter().any(|unsent| unsent.sink == sink)
     }
 
     /// Whether some sink still wants to read this epoch's events: until then they are not deleted.

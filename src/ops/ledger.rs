@@ -1,13 +1,16 @@
 //! `machinegun ledger verify` and `ledger head`: what an auditor asks of a stored ledger.
 //!
-//! Both open the store of the configuration, so no service may hold it: a ledger is looked at while it stands still.
+//! Both open the store of the configuration. An embedded one must be held by no service meanwhile; a table may be in use.
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Subcommand;
 
-use crate::config::{self, Settings, StorageSettings};
+use crate::config::{self, DynamodbSettings, Settings, StorageSettings};
+#[cfg(feature = "dynamodb")]
+use crate::storage::dynamodb::Dynamodb;
 use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError};
 use crate::storage::ledger::{self, Broken, Head, Ledger};
 use crate::storage::{Storage, StorageError};
@@ -15,8 +18,10 @@ use crate::storage::{Storage, StorageError};
 /// Why a ledger was not looked at, or what is wrong with it. One line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    #[error("the storage keeps no ledger when the service ends: only `type: embedded` has one to look at")]
+    #[error("`storage.type: memory` keeps no ledger when the service ends: there is none to look at")]
     Memory,
+    #[error("storage: {0}")]
+    Table(String),
     #[error("{0}; a ledger is looked at while no service runs on it: stop the service, ask again, start it")]
     Running(OpenError),
     #[error(transparent)]
@@ -38,7 +43,7 @@ pub async fn verify(
 ) -> Result<String, LedgerError> {
     let store = open(settings).await?;
     let mut told = 0;
-    let verified = ledger::verify_telling(&*store, sink, |head| {
+    let verified = ledger::verify_telling(ledgers(&store)?, sink, |head| {
         if head.last - told >= TELL_AFTER {
             told = head.last;
             tell(format!("{} entries are whole so far", head.last));
@@ -57,7 +62,7 @@ pub async fn verify(
 /// Where the ledger ends, as the store noted it: id and hash.
 pub async fn head(settings: &Settings, sink: &str) -> Result<String, LedgerError> {
     let store = open(settings).await?;
-    let head = store.head(sink).await;
+    let head = ledgers(&store)?.head(sink).await;
     store.close().await;
     match head {
         Ok(Head::EMPTY) => Ok(nothing(sink)),
@@ -70,18 +75,38 @@ fn nothing(sink: &str) -> String {
     format!("0 entries: nothing was ever entered in a ledger named {sink:?}")
 }
 
-async fn open(settings: &Settings) -> Result<std::sync::Arc<Embedded>, LedgerError> {
-    let StorageSettings::Embedded(embedded) = &settings.storage else { return Err(LedgerError::Memory) };
+async fn open(settings: &Settings) -> Result<Arc<dyn Storage>, LedgerError> {
+    let embedded = match &settings.storage {
+        StorageSettings::Memory => return Err(LedgerError::Memory),
+        StorageSettings::Dynamodb(dynamodb) => return open_table(dynamodb).await,
+        StorageSettings::Embedded(embedded) => embedded,
+    };
     let options = EmbeddedOptions { create: false, ..EmbeddedOptions::new(&embedded.path) };
     let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
     let opened = opened.map_err(|error| {
         let detail = error.to_string();
         LedgerError::Open(OpenError::Failed { path: embedded.path.clone(), detail })
     })?;
-    opened.map_err(|error| match error {
-        error @ OpenError::Locked(_) => LedgerError::Running(error),
-        error => LedgerError::Open(error),
-    })
+    match opened {
+        Ok(store) => Ok(store),
+        Err(error @ OpenError::Locked(_)) => Err(LedgerError::Running(error)),
+        Err(error) => Err(LedgerError::Open(error)),
+    }
+}
+
+#[cfg(feature = "dynamodb")]
+async fn open_table(settings: &DynamodbSettings) -> Result<Arc<dyn Storage>, LedgerError> {
+    Ok(Dynamodb::open(&settings.into()).await.map_err(|error| LedgerError::Table(error.to_string()))?)
+}
+
+#[cfg(not(feature = "dynamodb"))]
+async fn open_table(_: &DynamodbSettings) -> Result<Arc<dyn Storage>, LedgerError> {
+    Err(LedgerError::Table("this program was built without the feature `dynamodb`".to_owned()))
+}
+
+/// The ledgers of a store that was opened: the stores that a configuration can name all have them.
+fn ledgers(store: &Arc<dyn Storage>) -> Result<&dyn Ledger, LedgerError> {
+    store.ledger().ok_or(LedgerError::Memory)
 }
 
 /// What the command line asks of a ledger.
@@ -171,6 +196,6 @@ mod tests {
     #[tokio::test]
     async fn a_store_in_memory_has_no_ledger_to_look_at() {
         let line = head(&settings(StorageSettings::Memory), "all").await.unwrap_err().to_string();
-        assert!(line.starts_with("the storage keeps no ledger"), "{line}");
+        assert!(line.starts_with("`storage.type: memory` keeps no ledger"), "{line}");
     }
 }

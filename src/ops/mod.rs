@@ -12,10 +12,15 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 
+use crate::cluster::Cluster;
 use crate::telemetry::Metrics;
 use crate::woody::Server;
 
 /// Whether the service takes work. It stops being ready before it stops.
+///
+/// Where several instances share a storage it is ready once it is one of them, and stays so when its leases run out: what
+/// keeps it from the storage mostly keeps the others from it too, and a service without any ready instance would answer
+/// nothing at all. Reads go on, other instances' machines are within reach, and every step is refused at once.
 #[derive(Debug, Default)]
 pub struct Readiness(AtomicBool);
 
@@ -32,20 +37,34 @@ impl Readiness {
 }
 
 /// Puts `/health`, `/healthz/*` and `/metrics` on the server.
-pub fn routes(server: Server, service_name: &str, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Server {
+pub fn routes(
+    server: Server,
+    service_name: &str,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    cluster: Option<Arc<Cluster>>,
+) -> Server {
     let service = service_name.to_owned();
+    let instance = cluster.clone();
     let health = move |_: Parts| {
-        let checks = serde_json::json!({ "service": service });
+        let mut checks = serde_json::json!({ "service": service });
+        if let Some(cluster) = &instance {
+            checks["shards"] = serde_json::json!(cluster.standing());
+        }
         async move { json(StatusCode::OK, &checks) }
     };
     let startup = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "startup": [] })) };
     let liveness = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "liveness": [] })) };
     let ready = move |_: Parts| {
-        let ready = readiness.get();
+        let why_not = match &cluster {
+            _ if !readiness.get() => Some("stopping"),
+            Some(cluster) if !cluster.has_joined() => Some("joining"),
+            _ => None,
+        };
         async move {
-            match ready {
-                true => json(StatusCode::OK, &serde_json::json!({ "readiness": [] })),
-                false => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "readiness": "stopping" })),
+            match why_not {
+                None => json(StatusCode::OK, &serde_json::json!({ "readiness": [] })),
+                Some(why) => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "readiness": why })),
             }
         }
     };

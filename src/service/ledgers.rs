@@ -1,12 +1,29 @@
-//! Looks the ledgers over once after the start, beside the service's work. What is broken is told, in the log and by a
+//! Opens the ledgers, and looks them over once after the start, beside the service's work. What is broken is told, in the log and by a
 //! metric; serving goes on, since a reader can do more with most of a ledger than with none of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::StartError;
+use crate::clock::Clock;
 use crate::storage::Storage;
-use crate::storage::ledger::{Broken, verify};
+use crate::storage::ledger::{Broken, LedgerWriter, verify};
 use crate::telemetry::Metrics;
+
+/// The ways into the ledgers, by their names. None if commits hold their entries themselves.
+pub(super) async fn writers(
+    storage: &Arc<dyn Storage>,
+    sinks: &BTreeSet<String>,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> Result<BTreeMap<String, Arc<LedgerWriter>>, StartError> {
+    let mut writers = BTreeMap::new();
+    for sink in sinks.iter().filter(|_| storage.appended_ledger().is_some()) {
+        let writer = LedgerWriter::open(storage.clone(), sink, clock.clone(), metrics.ledger(sink)).await;
+        writers.insert(sink.clone(), writer.map_err(|error| StartError::Ledger { sink: sink.clone(), error })?);
+    }
+    Ok(writers)
+}
 
 /// One ledger after the other, each page by page, so that requests never wait for more than a page.
 pub(super) async fn check(storage: Arc<dyn Storage>, sinks: BTreeSet<String>, metrics: Arc<Metrics>) {

@@ -2,6 +2,7 @@
 
 mod ledgers;
 mod namespaces;
+mod sharing;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};
 use crate::config::{DynamodbSettings, Settings, StorageSettings};
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, Shards};
 use crate::ops::{self, Readiness};
 #[cfg(feature = "dynamodb")]
 use crate::storage::dynamodb::{self, Dynamodb};
@@ -38,6 +39,10 @@ pub enum StartError {
     Storage(#[from] OpenError),
     #[error("storage: {0}")]
     Table(String),
+    #[error("storage.advertise: {0}")]
+    Advertise(String),
+    #[error("the end of ledger {sink:?} can't be found: {error}")]
+    Ledger { sink: String, error: StorageError },
     #[error("namespaces.{namespace}.{key}: {reason}")]
     ProcessorUrl { namespace: String, key: String, reason: String },
     #[error(
@@ -98,28 +103,54 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
 
 /// As [`start`], on a clock of one's own.
 pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, StartError> {
-    let server = Server::bind(
-        SocketAddr::new(settings.woody_server.ip, settings.woody_server.port),
-        server_settings(&settings),
-        clock.clone(),
-    )
-    .map_err(StartError::Listen)?;
-    let address = server.local_addr();
-
+    let server = bind(&settings, &clock)?;
     let metrics = Metrics::new();
     let storage = open_storage(&settings.storage, &metrics).await?;
+    run(settings, clock, server, metrics, storage).await
+}
+
+/// As [`start_on`], over a storage that is open already: one that several services of a process share.
+pub async fn start_over(settings: Settings, clock: Clock, storage: Arc<dyn Storage>) -> Result<Running, StartError> {
+    let server = bind(&settings, &clock)?;
+    run(settings, clock, server, Metrics::new(), storage).await
+}
+
+fn bind(settings: &Settings, clock: &Clock) -> Result<Server, StartError> {
+    let address = SocketAddr::new(settings.woody_server.ip, settings.woody_server.port);
+    Server::bind(address, server_settings(settings), clock.clone()).map_err(StartError::Listen)
+}
+
+async fn run(
+    settings: Settings,
+    clock: Clock,
+    server: Server,
+    metrics: Arc<Metrics>,
+    storage: Arc<dyn Storage>,
+) -> Result<Running, StartError> {
     let tagging = settings.namespaces.iter().find(|it| it.protocol != Protocol::Current);
     if let Some(namespace) = tagging.filter(|_| !storage.has_tags()) {
         return Err(StartError::NoTags { namespace: namespace.name.clone() });
     }
+    let address = server.local_addr();
     let snowflakes = Snowflakes::new(settings.snowflake_machine_id.unwrap_or_else(machine_id_of_host), clock.clone());
     let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };
+    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
+    let writers = ledgers::writers(&storage, &ledgers, &clock, &metrics).await?;
     let mut namespaces = Vec::new();
     for namespace in &settings.namespaces {
-        namespaces.push(namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?);
+        let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?;
+        namespaces.push(namespaces::with_sinks(options, namespace, &writers));
     }
-    let engine =
-        Engine::start(storage.clone(), clock.clone(), snowflakes, &metrics, engine_options(&settings), namespaces);
+    let shards = storage.leases().map(|leases| Arc::new(Shards::new(leases.shards(), clock.clone())));
+    let engine = Engine::start(
+        storage.clone(),
+        shards.clone(),
+        clock.clone(),
+        snowflakes.clone(),
+        &metrics,
+        engine_options(&settings),
+        namespaces,
+    );
 
     let cached = engine.clone();
     metrics.watch(names::CACHE_BYTES, move || cached.cached_bytes() as u64);
@@ -130,10 +161,13 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
 
     let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), namespaces::interface(it))).collect();
-    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
     let readiness = Arc::new(Readiness::default());
-    let automaton = Arc::new(Automaton::new(engine.clone(), interfaces));
-    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone())
+    let cluster = match shards {
+        None => None,
+        Some(shards) => sharing::join(&settings, address, &storage, shards, &engine, snowflakes, &metrics).await?,
+    };
+    let automaton = Arc::new(Automaton::new(engine.clone(), interfaces, cluster.clone()));
+    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone(), cluster.clone())
         .route("/v1/automaton", automaton)
         .route("/v1/event_sink", Arc::new(EventSink::new(storage.clone(), ledgers.clone())));
     readiness.set(true);
@@ -152,6 +186,10 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
             readiness.set(false);
         };
         let drain = async {
+            // What runs here ends, or goes on elsewhere; then nothing is left to be refused.
+            if let Some(cluster) = &cluster {
+                cluster.leave().await;
+            }
             let stopped =
                 clock.timeout_at(clock.now().saturating_add(milliseconds(steps_may_take)), engine.stop()).await;
             if stopped.is_err() {
@@ -160,6 +198,9 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
         };
         server.serve(shutdown, drain).await;
         check.abort();
+        if let Some(cluster) = &cluster {
+            cluster.end().await;
+        }
         storage.close().await;
         match failure {
             Some(error) => Err(RunError::Storage(error)),

@@ -4,7 +4,11 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::machine::{Lifecycle, MachineKey};
+use crate::machine::{Epoch, Lifecycle, MachineKey};
+
+pub mod ledger;
+
+pub use ledger::LedgerSink;
 
 /// One machine's next parcel for a sink.
 #[derive(Clone, Debug)]
@@ -15,9 +19,25 @@ pub struct Delivery {
 
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// Consecutive events, wire encoded.
-    Events(Vec<Bytes>),
+    /// Consecutive events of one epoch.
+    Events {
+        epoch: Epoch,
+        /// The first one's id.
+        first: i64,
+        /// Wire encoded.
+        events: Vec<Bytes>,
+        /// See [`Receipt`]: if the sink has any of these already, they are behind this place.
+        behind: i64,
+    },
     Lifecycle(Lifecycle),
+}
+
+/// A delivery is safe with the sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// A place in the sink's order that all stands behind which the machine delivers later. 0: the sink has no order, or
+    /// does not know.
+    pub behind: i64,
 }
 
 /// Why a sink did not take a delivery. It is tried again in any case: nothing is dropped.
@@ -34,7 +54,13 @@ pub enum SinkError {
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
     /// Returns once the delivery is safe with the sink. The same one may come again.
-    async fn publish(&self, delivery: Delivery) -> Result<(), SinkError>;
+    async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError>;
+
+    /// A place in the sink's own order that was reached by now: what is committed from here on comes behind it. 0: it has
+    /// no order.
+    fn place(&self) -> i64 {
+        0
+    }
 }
 
 // === impl SinkError ===

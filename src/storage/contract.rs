@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! machinegun::storage_contract!(my_store, || MySubject::new());
+//! machinegun::tag_contract!(my_store_tags, || MySubject::new());
 //! machinegun::durable_storage_contract!(my_store_reopened, || MySubject::new());
 //! ```
 //!
@@ -19,11 +20,13 @@ use async_trait::async_trait;
 
 use super::Storage;
 
+pub mod books;
 pub mod commits;
 pub mod concurrency;
 pub mod dues;
 pub mod durable;
 pub mod events;
+pub mod leases;
 pub mod ledgers;
 pub mod listings;
 pub mod names;
@@ -65,6 +68,7 @@ macro_rules! storage_contract {
                 forgetting_again_is_committed,
                 forgetting_needs_the_expected_commit,
                 a_start_over_a_tombstone_begins_a_new_epoch,
+                what_stands_is_the_last_commit,
             }
             events::{
                 ranges_are_cut_as_asked,
@@ -103,6 +107,7 @@ macro_rules! storage_contract {
                 a_replaced_due_vanishes,
                 extreme_times_are_in_order,
                 dues_at_one_time_are_all_found,
+                dues_are_those_of_the_shards_asked_for,
             }
             listings::{
                 every_machine_is_listed_once_in_one_order,
@@ -120,6 +125,21 @@ macro_rules! storage_contract {
                 names_that_run_together_do_not_mix,
                 an_id_that_begins_like_another_does_not_mix,
             }
+            concurrency::{
+                of_many_commits_over_one_record_one_wins,
+                commits_of_many_machines_all_succeed,
+                a_reader_never_sees_a_record_without_its_events,
+                one_commit_put_many_times_at_once_is_committed_once,
+            }
+        }
+    };
+}
+
+/// A module of tests: the promises of a storage where commits may claim tags ([`Storage::has_tags`]).
+#[macro_export]
+macro_rules! tag_contract {
+    ($name:ident, $make:expr) => {
+        $crate::contract_tests! { $name, $make;
             tags::{
                 a_tag_finds_the_machine_that_claimed_it,
                 a_tag_of_another_machine_is_taken_and_nothing_is_written,
@@ -131,12 +151,6 @@ macro_rules! storage_contract {
                 a_tag_may_be_any_bytes_up_to_the_longest,
                 of_two_machines_that_race_for_a_tag_one_wins,
                 a_reader_never_finds_a_tag_without_its_machine,
-            }
-            concurrency::{
-                of_many_commits_over_one_record_one_wins,
-                commits_of_many_machines_all_succeed,
-                a_reader_never_sees_a_record_without_its_events,
-                one_commit_put_many_times_at_once_is_committed_once,
             }
         }
     };
@@ -162,6 +176,30 @@ macro_rules! ledger_contract {
                 large_blocks_are_verified_in_pages,
                 many_namespaces_share_one_ledger,
                 a_reader_never_sees_a_head_without_its_entries,
+            }
+        }
+    };
+}
+
+/// A module of tests: the promises of a storage that several instances may share.
+#[macro_export]
+macro_rules! leases_contract {
+    ($name:ident, $make:expr) => {
+        $crate::contract_tests! { $name, $make;
+            leases::{
+                nobody_beats_and_owns_at_first,
+                beats_stand_in_their_order,
+                a_beat_put_again_is_recognised,
+                instances_beat_beside_each_other,
+                a_fenced_instance_beats_no_more,
+                a_beat_that_lands_after_the_fence_does_nothing,
+                a_fence_of_an_older_beat_is_refused,
+                a_fence_put_again_is_recognised,
+                of_a_beat_and_its_fence_one_wins,
+                owners_are_in_the_order_of_their_shards,
+                an_owner_is_assigned_over_the_epoch_before_it,
+                an_assignment_put_again_is_recognised,
+                of_many_who_take_a_shard_one_wins,
             }
         }
     };

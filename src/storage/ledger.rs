@@ -1,13 +1,15 @@
 //! The ledger: every committed event of the subscribed namespaces, in one order per sink, chained by hash.
 //!
-//! Entries are numbered from 1 without gaps. They come in blocks, one per commit, and each block's hash covers the one
-//! before it: `hash = SHA-256(previous hash, entries)`, where the first block's previous hash is all zeros, and an
+//! Entries are numbered from 1 without gaps. They come in blocks, and each block's hash covers the one before it: `hash = SHA-256(previous hash, entries)`, where the first block's previous hash is all zeros, and an
 //! entry's bytes are the wire encoding of its `SinkEvent`, as `EventSink.GetHistory` returns it. An encoding says its own
 //! end, so no two lists of entries have the same bytes.
 //!
 //! Who holds one hash can tell whether anything before it was changed, from the entries and the blocks' ends alone. Who
 //! holds none can tell all but a ledger that was written anew from some entry to its end: so `ledger head` is worth
 //! keeping elsewhere.
+//!
+//! There are two kinds of stores. In one a commit holds its entries itself, as one block. In the other blocks are appended
+//! beside the commits ([`Append`]), by a [`LedgerWriter`] for each ledger and instance: events are a debt until then.
 
 use std::ops::Range;
 
@@ -18,6 +20,14 @@ use sha2::{Digest, Sha256};
 use super::StorageError;
 use crate::machine::MachineKey;
 use crate::wire::{Event, Wire, Writer};
+
+mod append;
+mod lookback;
+mod marks;
+mod writer;
+
+pub use append::{Append, Link, Run, Source};
+pub use writer::LedgerWriter;
 
 /// SHA-256: of a block with its predecessors, or of an entry alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,7 +42,7 @@ pub struct Head {
     pub hash: Hash,
 }
 
-/// The entries of one commit.
+/// Entries that were entered together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// The first entry's id.
@@ -221,6 +231,11 @@ impl Unnumbered {
     /// The entries of a commit's events, wire encoded.
     pub fn new(key: &MachineKey, events: &[Bytes]) -> Self {
         Self(events.iter().map(|event| unnumbered(key, event)).collect())
+    }
+
+    /// All of one block.
+    pub fn joined(parts: impl IntoIterator<Item = Self>) -> Self {
+        Self(parts.into_iter().flat_map(|part| part.0).collect())
     }
 
     /// The block that goes behind `head`.

@@ -1,4 +1,4 @@
-//! Machines in memory: for tests and benches. Nothing survives.
+//! Machines in memory: for tests and benches. Nothing survives. Engines of one process may share it as instances would.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,14 +8,21 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::leases::{Heartbeat, InstanceId, Owner};
 use super::ledger::{Block, Head, Unnumbered};
-use super::{Commit, Due, LONGEST_TAG, Ledger, Listed, Listing, Loaded, MachinePage, Outcome, Storage, StorageError};
-use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, slice};
+use super::{
+    Commit, Due, LONGEST_TAG, Leases, Ledger, Listed, Listing, Loaded, MachinePage, Outcome, Storage, StorageError,
+};
+use crate::machine::{
+    CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Shard, slice,
+};
 use crate::wire::HistoryRange;
 
 #[derive(Debug, Default)]
 pub struct Memory {
     state: Mutex<State>,
+    /// None: it is not shared.
+    shards: Option<u16>,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +36,9 @@ struct State {
     /// Where the due of a record stands (without an id), or of an entry that is not parked.
     places: HashMap<(MachineKey, Option<NotificationId>), Place>,
     next_number: u64,
+    /// None: fenced at its first beat, which must not stand again.
+    heartbeats: BTreeMap<InstanceId, Option<Heartbeat>>,
+    owners: BTreeMap<Shard, Owner>,
 }
 
 /// A due's place in their order: by time, then by the order of putting. A cursor is a place, so it stays good when
@@ -40,6 +50,11 @@ type Place = (i64, u64);
 impl Memory {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that several engines of this process may use at once, each owning some of so many shards.
+    pub fn shared(shards: u16) -> Self {
+        Self { shards: Some(shards.max(1)), ..Self::default() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -191,6 +206,10 @@ impl Storage for Memory {
         Ok(Some(Loaded { record, events }))
     }
 
+    async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError> {
+        Ok(self.lock().records.get(key).map(|record| record.commit))
+    }
+
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
         self.lock().read_events(key, epoch, first, last)
     }
@@ -243,11 +262,22 @@ impl Storage for Memory {
         Some(self)
     }
 
-    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
+    fn leases(&self) -> Option<&dyn Leases> {
+        self.shards.map(|_| self as &dyn Leases)
+    }
+
+    async fn dues(
+        &self,
+        shards: Option<&[Shard]>,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError> {
         let state = self.lock();
         let from = after.map_or(Ok(Bound::Unbounded), |cursor| place(cursor).map(Bound::Excluded))?;
-        let due = state.dues.range((from, Bound::Unbounded)).take_while(|((at, _), _)| *at <= until).take(limit);
-        Ok(due.map(|(place, key)| Due { at: place.0, key: key.clone(), cursor: cursor(*place) }).collect())
+        let due = state.dues.range((from, Bound::Unbounded)).take_while(|((at, _), _)| *at <= until);
+        let due = due.filter(|(_, key)| shards.is_none_or(|shards| shards.contains(&key.shard(self.shards()))));
+        Ok(due.take(limit).map(|(place, key)| Due { at: place.0, key: key.clone(), cursor: cursor(*place) }).collect())
     }
 
     async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
@@ -257,12 +287,67 @@ impl Storage for Memory {
         let found = state.records.range((from, Bound::Unbounded)).filter(|(key, record)| {
             of.ns.as_ref().is_none_or(|ns| *ns == key.ns)
                 && of.status.is_none_or(|status| status == record.kind())
-                && of.shards.as_ref().is_none_or(|shards| shards.contains(&key.shard(1)))
+                && of.shards.as_ref().is_none_or(|shards| shards.contains(&key.shard(self.shards())))
         });
         let machines: Vec<_> =
             found.take(limit.max(1)).map(|(key, it)| Listed { key: key.clone(), status: it.kind() }).collect();
         let next = machines.last().filter(|_| machines.len() >= limit.max(1)).map(|last| place_of(&last.key));
         Ok(MachinePage { machines, next })
+    }
+}
+
+#[async_trait]
+impl Leases for Memory {
+    fn shards(&self) -> u16 {
+        self.shards.unwrap_or(1)
+    }
+
+    async fn beat(&self, heartbeat: &Heartbeat) -> Result<bool, StorageError> {
+        let mut state = self.lock();
+        let stands = match state.heartbeats.get(&heartbeat.instance) {
+            None => heartbeat.beat == 1,
+            Some(None) => false,
+            Some(Some(present)) => present == heartbeat || present.beat.checked_add(1) == Some(heartbeat.beat),
+        };
+        if stands {
+            state.heartbeats.insert(heartbeat.instance, Some(heartbeat.clone()));
+        }
+        Ok(stands)
+    }
+
+    async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StorageError> {
+        Ok(self.lock().heartbeats.values().flatten().cloned().collect())
+    }
+
+    async fn fence(&self, instance: InstanceId, beat: u64) -> Result<bool, StorageError> {
+        let mut state = self.lock();
+        match state.heartbeats.get(&instance) {
+            None | Some(None) => Ok(true),
+            Some(Some(present)) if present.beat != beat => Ok(false),
+            Some(Some(_)) => {
+                match beat {
+                    1 => drop(state.heartbeats.insert(instance, None)),
+                    _ => drop(state.heartbeats.remove(&instance)),
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    async fn owners(&self) -> Result<Vec<Owner>, StorageError> {
+        Ok(self.lock().owners.values().copied().collect())
+    }
+
+    async fn assign(&self, owner: &Owner) -> Result<bool, StorageError> {
+        let mut state = self.lock();
+        let stands = match state.owners.get(&owner.shard) {
+            None => owner.epoch == 1,
+            Some(present) => present == owner || present.epoch.checked_add(1) == Some(owner.epoch),
+        };
+        if stands {
+            state.owners.insert(owner.shard, *owner);
+        }
+        Ok(stands)
     }
 }
 
@@ -314,6 +399,18 @@ mod tests {
         }
     }
 
+    struct Shared;
+
+    #[async_trait]
+    impl contract::Subject for Shared {
+        async fn open(&self) -> Arc<dyn Storage> {
+            Arc::new(Memory::shared(16))
+        }
+    }
+
     crate::storage_contract!(memory, || Fresh);
+    crate::tag_contract!(memory_tags, || Fresh);
+    crate::storage_contract!(memory_shared, || Shared);
+    crate::leases_contract!(memory_leases, || Shared);
     crate::ledger_contract!(memory_ledger, || Fresh);
 }

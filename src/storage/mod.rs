@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Shard};
 use crate::wire::HistoryRange;
 
 pub mod contract;
@@ -20,7 +20,7 @@ mod listing;
 pub mod memory;
 
 pub use leases::Leases;
-pub use ledger::Ledger;
+pub use ledger::{Append, Ledger};
 pub use listing::{Listed, Listing, MachinePage};
 
 /// The longest tag that every store keeps, in bytes: as long as an id. A commit with a longer one is refused.
@@ -47,7 +47,7 @@ pub struct Commit {
     /// A tag that the machine claims in its namespace: free, its own already, or of a machine that exists no more.
     pub tag: Option<Bytes>,
     /// The ledgers that the new events are entered in, by name: all in this write, or none. Only where the store has
-    /// ledgers ([`Storage::ledger`]).
+    /// ledgers ([`Storage::ledger`]) and they are not appended beside the commits.
     pub ledgers: Vec<String>,
 }
 
@@ -99,6 +99,10 @@ pub trait Storage: Send + Sync + 'static {
     /// The record, tombstones included, and its events in `range` if one is given. A gap in the events is an error.
     async fn read(&self, key: &MachineKey, range: Option<&HistoryRange>) -> Result<Option<Loaded>, StorageError>;
 
+    /// The commit that stands now, of a tombstone too: what every commit that was answered before this was asked has left,
+    /// by whichever instance.
+    async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError>;
+
     /// The events `first` to `last` of an epoch, ascending. A gap is an error.
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError>;
 
@@ -131,8 +135,14 @@ pub trait Storage: Send + Sync + 'static {
         true
     }
 
-    /// The ledgers, if a commit's entries in them are part of its one write.
+    /// The ledgers, for readers. If they are not [`Storage::appended_ledger`] too, a commit's entries in them are part of its
+    /// one write.
     fn ledger(&self) -> Option<&dyn Ledger> {
+        None
+    }
+
+    /// The ledgers, if their blocks are appended beside the commits. Commits name no ledgers then.
+    fn appended_ledger(&self) -> Option<&dyn Append> {
         None
     }
 
@@ -144,7 +154,15 @@ pub trait Storage: Send + Sync + 'static {
     /// What is due up to `until` (unix milliseconds, included), ascending by time, at most `limit`, behind `after` if it
     /// is given: the cursor of a due, which stays good when that due is gone. A due of `i64::MAX` never comes.
     /// A machine may occur several times. What is found may be outdated: the record decides.
-    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError>;
+    ///
+    /// Of these `shards` alone, if they are given. A storage without leases is one shard, number 0.
+    async fn dues(
+        &self,
+        shards: Option<&[Shard]>,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError>;
 
     /// Pages through machines, about `limit` at once, behind `after` if it is given: a page's `next`, which stays good
     /// whatever comes and goes. The order is the store's own, and always the same. A machine that stays as it is occurs

@@ -37,6 +37,9 @@ pub struct Metrics {
     sink_retries: IntCounterVec,
     sink_failures: IntCounterVec,
     ledger_broken: IntGaugeVec,
+    forwards: IntCounterVec,
+    ledger_entries: IntCounterVec,
+    ledger_appends: IntCounterVec,
     watched: Mutex<Vec<Show>>,
 }
 
@@ -46,6 +49,23 @@ pub struct Watched {
     name: &'static str,
     help: &'static str,
     counts_up: bool,
+}
+
+/// What became of a request that was to go to another instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// Whatever the answer was.
+    Answered,
+    /// The other refused it: it is not, or no more, the owner.
+    NotOwner,
+    /// Nothing was sent.
+    Unreachable,
+    /// It was sent, and no answer came.
+    Lost,
+    /// `storage.peer_pool_size` stood in the way.
+    Bound,
+    /// No owner was found within the request's deadline.
+    NoOwner,
 }
 
 struct Show(Box<dyn Fn() + Send + Sync>);
@@ -69,6 +89,22 @@ pub const CONNECTIONS_WAITING: Watched =
     gauge("machinegun_connections_waiting", "Client connections accepted that wait for a place.");
 pub const CONNECTIONS_REFUSED: Watched =
     counter("machinegun_connections_refused_total", "Client connections answered 503 because too many waited.");
+
+pub const SHARDS_OWNED: Watched = gauge("machinegun_shards_owned", "Shards that this instance owns.");
+pub const LIVE_INSTANCES: Watched = gauge(
+    "machinegun_live_instances",
+    "Instances on this storage that are not leaving, this one included, as this one sees it.",
+);
+pub const LEASE_AGE_MS: Watched = gauge(
+    "machinegun_lease_age_milliseconds",
+    "Time since this instance's last heartbeat that stands; past four fifths of `storage.lease_time` it takes no steps.",
+);
+pub const SHARD_TAKEOVERS: Watched =
+    counter("machinegun_shard_takeovers_total", "Shards without a living owner that this instance took.");
+pub const SHARD_HAND_OVERS: Watched =
+    counter("machinegun_shard_hand_overs_total", "Shards that this instance handed over to another.");
+pub const FENCED: Watched =
+    counter("machinegun_fenced_total", "Times that this instance found itself declared dead by another.");
 
 const fn counter(name: &'static str, help: &'static str) -> Watched {
     Watched { name, help, counts_up: true }
@@ -123,11 +159,36 @@ pub struct SinkMetrics {
     failed: Vec<(&'static str, IntCounter)>,
 }
 
+/// One ledger's handles, where blocks are appended beside the commits.
+#[derive(Clone, Debug)]
+pub struct LedgerMetrics {
+    pub entries: IntCounter,
+    pub blocks: IntCounter,
+    pub taken: IntCounter,
+    pub failed: IntCounter,
+    pub looked_back: IntCounter,
+}
+
 #[derive(Debug)]
 pub struct ImpactMetrics {
     pub started: IntCounter,
     pub finished: IntCounter,
     pub duration: Histogram,
+}
+
+// === impl Forwarded ===
+
+impl Forwarded {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::NotOwner => "not_owner",
+            Self::Unreachable => "unreachable",
+            Self::Lost => "lost",
+            Self::Bound => "bound",
+            Self::NoOwner => "no_owner",
+        }
+    }
 }
 
 // === impl Metrics ===
@@ -235,6 +296,21 @@ impl Metrics {
                 "1 if the look over a ledger after the start found a break in its chain, 0 if it found none; absent until then.",
                 &["sink"],
             ),
+            forwards: counter(
+                "machinegun_forwards_total",
+                "Requests sent to the instance that owns the machine's shard, by outcome; `no_owner`: nobody took it in time.",
+                &["outcome"],
+            ),
+            ledger_entries: counter(
+                "machinegun_ledger_entries_total",
+                "Entries that this instance has appended to a ledger beside the commits.",
+                &["sink"],
+            ),
+            ledger_appends: counter(
+                "machinegun_ledger_appends_total",
+                "What became of blocks that this instance put: `done`; `taken`, another instance was faster; `failed`. And `looked_back`: deliveries for which older blocks were read first.",
+                &["sink", "outcome"],
+            ),
             watched: Mutex::default(),
             registry,
         })
@@ -260,8 +336,25 @@ impl Metrics {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Show(show));
     }
 
+    /// A request for another instance's shard.
+    pub fn forwarded(&self, outcome: Forwarded) {
+        self.forwards.with_label_values(&[outcome.as_str()]).inc();
+    }
+
     pub fn ledger_broken(&self, sink: &str, broken: bool) {
         self.ledger_broken.with_label_values(&[sink]).set(i64::from(broken));
+    }
+
+    /// A ledger whose blocks are appended beside the commits.
+    pub fn ledger(&self, sink: &str) -> LedgerMetrics {
+        let appends = |outcome| self.ledger_appends.with_label_values(&[sink, outcome]);
+        LedgerMetrics {
+            entries: self.ledger_entries.with_label_values(&[sink]),
+            blocks: appends("done"),
+            taken: appends("taken"),
+            failed: appends("failed"),
+            looked_back: appends("looked_back"),
+        }
     }
 
     pub fn namespace(&self, name: &str) -> NamespaceMetrics {

@@ -3,4 +3,4 @@
 pub mod log;
 pub mod metrics;
 
-pub use metrics::{Metrics, NamespaceMetrics, SinkMetrics};
+pub use metrics::{Forwarded, LedgerMetrics, Metrics, NamespaceMetrics, SinkMetrics};

@@ -18,4 +18,4 @@ pub use client::{Client, ClientSettings};
 pub use context::Context;
 pub use deadline::{BadDeadline, format_deadline, parse_deadline};
 pub use error::{Class, Error, Source};
-pub use server::{Connections, MethodKind, Plain, Reply, Server, ServerSettings, Service};
+pub use server::{Connections, MethodKind, Original, Plain, Reply, Request, Server, ServerSettings, Service};

@@ -14,16 +14,16 @@ use crate::process::peer::{Answer, Failure, NAMESPACE, Peer};
 use crate::process::processor::{Order, Processor};
 use crate::process::{soon, within};
 
-const MACHINES: usize = 4;
+pub const MACHINES: usize = 4;
 /// Within which every machine must answer after a restart.
 const CALL_MS: i64 = 5_000;
 
 pub struct Client {
-    dice: Dice,
+    pub dice: Dice,
     pub ns: String,
     pub machines: Vec<Machine>,
     /// Of the ledgers that have its machines' events.
-    ledgers: Vec<Follower>,
+    pub ledgers: Vec<Follower>,
     /// Makes every token one of a kind.
     tokens: u64,
 }
@@ -78,13 +78,13 @@ impl Client {
         self
     }
 
-    fn token(&mut self, at: usize) -> String {
+    pub fn token(&mut self, at: usize) -> String {
         self.tokens += 1;
         format!("{}/{}-{}", self.ns, self.machines[at].id, self.tokens)
     }
 
     /// Something that the machine can do as it is.
-    fn choose(&mut self, at: usize) -> Step {
+    pub fn choose(&mut self, at: usize) -> Step {
         let mut order = Order::plain(self.token(at));
         order.events = 1 + self.dice.below(3) as usize;
         order.timer = (self.dice.below(4) == 0).then(|| self.dice.below(2) as i32);
@@ -156,7 +156,7 @@ async fn step(peer: &Peer, machine: &mut Machine, step: Step) {
 }
 
 /// Ok if the answer is what the step must come to.
-async fn take(peer: &Peer, id: &str, step: &Step) -> Answer<()> {
+pub async fn take(peer: &Peer, id: &str, step: &Step) -> Answer<()> {
     match step {
         Step::Start(order) => peer.start(id, order).await,
         Step::Call(order) => peer.call(id, order).await,

@@ -12,13 +12,18 @@ use machinegun::storage::{Commit, Outcome, Storage, StorageError};
 use super::proxy::Proxy;
 use super::services;
 
-/// A table, reached once through a proxy and once without.
-async fn two_ways() -> (Proxy, Arc<Dynamodb>, Arc<Dynamodb>) {
+/// A table through a proxy, and without.
+pub async fn two_addresses() -> (Proxy, DynamodbOptions, DynamodbOptions) {
     let direct = services::made_table().await;
     let proxy = Proxy::before(&services::dynamodb()).await;
     let through = DynamodbOptions { endpoint_url: Some(proxy.endpoint.clone()), ..direct.clone() };
-    let (through, direct) = (Dynamodb::open(&through).await.unwrap(), Dynamodb::open(&direct).await.unwrap());
     (proxy, through, direct)
+}
+
+/// The same, opened.
+pub async fn two_ways() -> (Proxy, Arc<Dynamodb>, Arc<Dynamodb>) {
+    let (proxy, through, direct) = two_addresses().await;
+    (proxy, Dynamodb::open(&through).await.unwrap(), Dynamodb::open(&direct).await.unwrap())
 }
 
 #[track_caller]

@@ -2,10 +2,13 @@
 #![cfg(feature = "dynamodb")]
 
 mod faults;
+mod lacking;
 mod layout;
+mod ledger;
 mod proxy;
 mod schema;
 mod service;
+mod shim;
 #[path = "../services/mod.rs"]
 mod services;
 
@@ -37,4 +40,7 @@ impl Subject for Table {
 }
 
 machinegun::storage_contract!(dynamodb, Table::new);
+machinegun::tag_contract!(dynamodb_tags, Table::new);
+machinegun::leases_contract!(dynamodb_leases, Table::new);
+machinegun::ledger_contract!(dynamodb_ledgers, Table::new);
 machinegun::durable_storage_contract!(dynamodb_reopened, Table::new);

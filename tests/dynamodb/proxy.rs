@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,9 +11,16 @@ use tokio_util::sync::CancellationToken;
 /// Stands before a service and passes everything on.
 pub struct Proxy {
     pub endpoint: String,
-    mode: Arc<AtomicU8>,
+    mode: Arc<Mode>,
     requests: Arc<AtomicU64>,
     down: CancellationToken,
+}
+
+/// What goes wrong, and how often.
+#[derive(Default)]
+struct Mode {
+    fault: AtomicU8,
+    times: AtomicUsize,
 }
 
 const PASS: u8 = 0;
@@ -21,6 +28,24 @@ const LOSE_ANSWER: u8 = 1;
 const LOSE_REQUEST: u8 = 2;
 const THROTTLE: u8 = 3;
 const FAIL: u8 = 4;
+
+// === impl Mode ===
+
+impl Mode {
+    fn set(&self, fault: u8, times: usize) {
+        self.times.store(times, Ordering::SeqCst);
+        self.fault.store(fault, Ordering::SeqCst);
+    }
+
+    /// Whether this is what goes wrong now.
+    fn take(&self, fault: u8) -> bool {
+        let taken = self.fault.load(Ordering::SeqCst) == fault;
+        if taken && self.times.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.fault.store(PASS, Ordering::SeqCst);
+        }
+        taken
+    }
+}
 
 // === impl Proxy ===
 
@@ -30,7 +55,7 @@ impl Proxy {
             service.trim_start_matches("http://").parse().expect("these tests need a service at a plain address");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let (mode, down) = (Arc::new(AtomicU8::new(PASS)), CancellationToken::new());
+        let (mode, down) = (Arc::<Mode>::default(), CancellationToken::new());
         let requests = Arc::new(AtomicU64::new(0));
         let (of_connections, counted, until) = (mode.clone(), requests.clone(), down.clone());
         tokio::spawn(until.run_until_cancelled_owned(async move {
@@ -48,22 +73,44 @@ impl Proxy {
 
     /// The next answer is cut off: its request was passed on, and worked off.
     pub fn lose_next_answer(&self) {
-        self.mode.store(LOSE_ANSWER, Ordering::SeqCst);
+        self.lose_answers(1);
+    }
+
+    /// As often as a client tries, say.
+    pub fn lose_answers(&self, times: usize) {
+        self.mode.set(LOSE_ANSWER, times);
     }
 
     /// The connection is cut at the next request, which goes nowhere.
     pub fn lose_next_request(&self) {
-        self.mode.store(LOSE_REQUEST, Ordering::SeqCst);
+        self.lose_requests(1);
+    }
+
+    pub fn lose_requests(&self, times: usize) {
+        self.mode.set(LOSE_REQUEST, times);
     }
 
     /// The next request is answered as a throttled table does, and goes nowhere.
     pub fn throttle_next(&self) {
-        self.mode.store(THROTTLE, Ordering::SeqCst);
+        self.throttle(1);
+    }
+
+    pub fn throttle(&self, times: usize) {
+        self.mode.set(THROTTLE, times);
     }
 
     /// The next request is answered as a table does that fails in the middle, and goes nowhere.
     pub fn fail_next(&self) {
-        self.mode.store(FAIL, Ordering::SeqCst);
+        self.fail(1);
+    }
+
+    pub fn fail(&self, times: usize) {
+        self.mode.set(FAIL, times);
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn mend(&self) {
+        self.mode.set(PASS, 0);
     }
 
     /// Nothing listens any more.
@@ -72,10 +119,10 @@ impl Proxy {
     }
 }
 
-async fn pass(mut client: TcpStream, service: SocketAddr, mode: Arc<AtomicU8>, requests: Arc<AtomicU64>) {
+async fn pass(mut client: TcpStream, service: SocketAddr, mode: Arc<Mode>, requests: Arc<AtomicU64>) {
     let Ok(mut server) = TcpStream::connect(service).await else { return };
     let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    let take = |wanted| mode.compare_exchange(wanted, PASS, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    let take = |fault| mode.take(fault);
     loop {
         tokio::select! {
             read = client.read(&mut asked) => match read.inspect(|length| {

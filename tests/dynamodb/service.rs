@@ -63,17 +63,12 @@ fn a_table_is_made_and_checked_by_command_and_serve_refuses_any_other() {
 }
 
 #[test]
-fn a_configuration_says_that_it_is_for_one_instance_and_has_no_event_sinks() {
+fn a_configuration_says_that_it_is_for_one_instance() {
     let options = services::table_at("http://127.0.0.1:1");
     let (settings, report) = parse(&text(&options, 4), &|_| None).expect("a file without errors");
     assert!(matches!(settings.storage, StorageSettings::Dynamodb(_)));
     let notices: Vec<_> = report.notices.iter().map(ToString::to_string).collect();
     assert!(notices.iter().any(|notice| notice.contains("one instance only in this release")), "{notices:?}");
-    for kind in ["ledger", "machine"] {
-        let with_sink = text(&options, 4).replace("ns: {", &format!("ns: {{event_sinks: {{all: {{type: {kind}}}}}, "));
-        let line = parse(&with_sink, &|_| None).expect_err("it is refused").to_string();
-        assert!(line.contains("event_sinks.all.type") && line.contains("keeps no ledger yet"), "{line}");
-    }
 }
 
 #[test]

@@ -7,8 +7,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use machinegun::clock::random_bytes;
-use machinegun::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record};
-use machinegun::storage::{Commit, Due, Ledger, Listing, Loaded, MachinePage, Outcome, Storage, StorageError};
+use machinegun::machine::{
+    CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Shard,
+};
+use machinegun::storage::{
+    Append, Commit, Due, Leases, Ledger, Listing, Loaded, MachinePage, Outcome, Storage, StorageError,
+};
 use machinegun::wire::HistoryRange;
 
 use crate::scripted::{Gate, Inside};
@@ -43,6 +47,7 @@ pub struct Faulty {
     pub chaos: AtomicU32,
     seed: AtomicU64,
     pub reads: AtomicUsize,
+    pub standings: AtomicUsize,
     pub event_reads: AtomicUsize,
     pub notification_reads: AtomicUsize,
     pub scans: AtomicUsize,
@@ -64,6 +69,7 @@ impl Faulty {
             chaos: AtomicU32::new(0),
             seed: AtomicU64::new(7),
             reads: AtomicUsize::new(0),
+            standings: AtomicUsize::new(0),
             event_reads: AtomicUsize::new(0),
             notification_reads: AtomicUsize::new(0),
             scans: AtomicUsize::new(0),
@@ -186,6 +192,12 @@ impl Storage for Faulty {
         self.inner.read(key, range).await
     }
 
+    async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError> {
+        self.up()?;
+        self.standings.fetch_add(1, Ordering::SeqCst);
+        self.inner.standing(key).await
+    }
+
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
         self.up()?;
         self.event_reads.fetch_add(1, Ordering::SeqCst);
@@ -242,10 +254,24 @@ impl Storage for Faulty {
         self.inner.ledger()
     }
 
-    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
+    fn leases(&self) -> Option<&dyn Leases> {
+        self.inner.leases()
+    }
+
+    fn appended_ledger(&self) -> Option<&dyn Append> {
+        self.inner.appended_ledger().filter(|_| self.up().is_ok())
+    }
+
+    async fn dues(
+        &self,
+        shards: Option<&[Shard]>,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError> {
         self.scans.fetch_add(1, Ordering::SeqCst);
         self.up()?;
-        self.inner.dues(until, after, limit).await
+        self.inner.dues(shards, until, after, limit).await
     }
 
     async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {

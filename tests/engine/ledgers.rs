@@ -10,11 +10,16 @@ use machinegun::storage::ledger;
 use machinegun::wire::{Event, Limits, Reader, Value, Wire};
 
 use crate::faulty::Fault;
-use crate::on_every_storage_with_ledgers;
+use crate::on_every_storage;
 use crate::scripted::{done, reply, text};
-use crate::world::{self, Mg, World, call, guarded, id};
+use crate::world::{self, CLEAR, Mg, World, call, guarded, id};
 
-on_every_storage_with_ledgers!(conflicts_and_lost_answers_add_nothing, removed_machines_stay);
+on_every_storage!(
+    conflicts_and_lost_answers_add_nothing,
+    removed_machines_stay,
+    a_crash_before_the_acknowledgement_is_noted_enters_nothing_twice,
+    a_machine_of_another_life_is_entered_behind_the_one_before,
+);
 
 const NAMESPACES: usize = 8;
 const MACHINES: usize = 4;
@@ -69,6 +74,42 @@ async fn removed_machines_stay(mg: Mg) {
     assert_eq!(texts, [(1, "old".to_owned()), (1, "new".to_owned())]);
 }
 
+/// Entered and answered, but the store was not told: where the ledger is a sink, it is delivered again.
+async fn a_crash_before_the_acknowledgement_is_noted_enters_nothing_twice(mg: Mg) {
+    let mut mg = entered(mg).start().await;
+    mg.machine("m", done().event("1")).await;
+    mg.machine("other", done().event("1")).await;
+    for n in 2..=4 {
+        mg.change("m", reply("").event(&n.to_string())).await;
+        mg = mg.crash().await;
+        // By its due, and by its next step.
+        if n == 3 {
+            mg.advance(CLEAR as u64);
+            mg.settle().await;
+        }
+    }
+    mg.change("m", reply("").event("5")).await;
+    let of_m = entries(&mg).await.into_iter().filter(|(_, machine, ..)| machine == "m");
+    assert_eq!(of_m.map(|(_, _, id, _)| id).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    mg.advance(CLEAR as u64);
+    mg.settle().await;
+    mg.until_noted("m").await;
+    assert_eq!(entries(&mg).await.len(), 6);
+}
+
+async fn a_machine_of_another_life_is_entered_behind_the_one_before(mg: Mg) {
+    let mut mg = entered(mg).start().await;
+    for life in 1..=3 {
+        mg.machine("m", done().event(&format!("born {life}"))).await;
+        mg.change("m", reply("").event(&format!("{life}"))).await;
+        mg = mg.crash().await;
+        mg.ask("m", Impact::Remove).await.unwrap();
+    }
+    let texts: Vec<_> = entries(&mg).await.into_iter().map(|(_, _, id, text)| (id, text)).collect();
+    let expected = (1..=3).flat_map(|life| [(1, format!("born {life}")), (2, format!("{life}"))]);
+    assert_eq!(texts, expected.collect::<Vec<_>>());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_namespaces_share_a_ledger_in_memory() {
     guarded(share(world::memory())).await;
@@ -77,6 +118,12 @@ async fn eight_namespaces_share_a_ledger_in_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_namespaces_share_a_ledger_embedded() {
     guarded(share(world::embedded())).await;
+}
+
+#[cfg(feature = "dynamodb")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_namespaces_share_a_ledger_on_dynamodb() {
+    guarded(async { share(world::dynamodb().await).await }).await;
 }
 
 async fn share(mg: Mg) {

@@ -32,6 +32,7 @@ macro_rules! on_every_storage {
     ($($promise:ident),* $(,)?) => {
         $($crate::promise_on! { $promise;
             memory => crate::world::memory(),
+            shared => crate::world::shared(),
             embedded => crate::world::embedded(),
             #[cfg(feature = "dynamodb")]
             dynamodb => crate::world::dynamodb().await,
@@ -39,17 +40,6 @@ macro_rules! on_every_storage {
     };
 }
 pub(crate) use on_every_storage;
-
-/// The same on the storages that keep ledgers.
-macro_rules! on_every_storage_with_ledgers {
-    ($($promise:ident),* $(,)?) => {
-        $($crate::promise_on! { $promise;
-            memory => crate::world::memory(),
-            embedded => crate::world::embedded(),
-        })*
-    };
-}
-pub(crate) use on_every_storage_with_ledgers;
 
 macro_rules! promise_on {
     ($promise:ident; $($(#[$only:meta])* $storage:ident => $mg:expr,)*) => {

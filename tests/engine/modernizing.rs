@@ -9,10 +9,10 @@ use machinegun::machine::{Impact, Outcome, Refusal, RequestContext};
 use machinegun::processor::{Modernizer, ModernizerError};
 use machinegun::wire::{Content, Event, HistoryRange, Limits, MachineEvent, Reader, Value, Wire};
 
+use crate::on_every_storage;
 use crate::recorder::Recorder;
 use crate::scripted::{Gate, Inside, content, done, reply, text};
 use crate::world::{Mg, World, call, id, ok, range, until};
-use crate::{on_every_storage, on_every_storage_with_ledgers};
 
 on_every_storage!(
     old_events_get_their_new_form_and_nothing_else_changes,
@@ -31,7 +31,7 @@ on_every_storage!(
     a_long_history_is_rewritten_whole,
 );
 
-on_every_storage_with_ledgers!(sinks_are_not_fed_again);
+on_every_storage!(sinks_are_not_fed_again);
 
 #[derive(Clone, Default)]
 struct Rewriter(Arc<Mutex<Script>>);

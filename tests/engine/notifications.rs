@@ -128,7 +128,7 @@ async fn a_failed_machine_is_notified_and_learns_of_it_after_a_simple_repair(mg:
     mg.notify("m", "a").await.unwrap();
     mg.settle().await;
     // Parked: it brings no due of its own any more.
-    assert_eq!(mg.storage.inner().dues(i64::MAX - 1, None, 10).await.unwrap(), []);
+    assert_eq!(mg.storage.inner().dues(None, i64::MAX - 1, None, 10).await.unwrap(), []);
     mg.processor.behave(noting);
     mg.ask("m", Impact::SimpleRepair).await.unwrap();
     mg.processor.question(3).await;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use machinegun::clock::random_unit;
 use machinegun::machine::LifeChange;
-use machinegun::sink::{Content, Delivery, Sink, SinkError};
+use machinegun::sink::{Content, Delivery, Receipt, Sink, SinkError};
 
 use crate::scripted::{Gate, Inside};
 use crate::world::events;
@@ -101,7 +101,9 @@ pub fn misconfigured() -> SinkError {
 
 fn entries(content: &Content) -> Vec<String> {
     match content {
-        Content::Events(encoded) => events(encoded).into_iter().map(|(id, text)| format!("{id} {text}")).collect(),
+        Content::Events { events: encoded, .. } => {
+            events(encoded).into_iter().map(|(id, text)| format!("{id} {text}")).collect()
+        }
         Content::Lifecycle(lifecycle) => vec![match &lifecycle.change {
             LifeChange::Created => "created".to_owned(),
             LifeChange::Failed { reason } => format!("failed: {reason}"),
@@ -113,7 +115,7 @@ fn entries(content: &Content) -> Vec<String> {
 
 #[async_trait]
 impl Sink for Recorder {
-    async fn publish(&self, delivery: Delivery) -> Result<(), SinkError> {
+    async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError> {
         let machine = String::from_utf8_lossy(delivery.key.id.as_bytes()).into_owned();
         let gate = {
             let mut script = self.script();
@@ -140,7 +142,7 @@ impl Sink for Recorder {
             Some(Fault::Panic) => panic!("the test has it so"),
             None => {
                 self.script().accepted.push((machine, entries(&delivery.content)));
-                Ok(())
+                Ok(Receipt::default())
             }
         }
     }

@@ -2,12 +2,12 @@
 
 use futures_util::FutureExt;
 use machinegun::engine::EngineError;
-use machinegun::machine::Impact;
+use machinegun::machine::{Impact, Refusal};
 use machinegun::wire::Value;
 
 use crate::on_every_storage;
 use crate::recorder::{Recorder, unavailable};
-use crate::scripted::{done, reply};
+use crate::scripted::{done, reply, unexpected};
 use crate::world::{Mg, PATIENCE, World, call, ok, until};
 
 on_every_storage!(
@@ -18,6 +18,8 @@ on_every_storage!(
     a_start_waits_too,
     who_waits_has_a_delayed_attempt_made_at_once,
     a_step_that_owes_nothing_waits_for_nothing,
+    a_step_that_fails_its_machine_waits_for_the_events_it_brings,
+    a_refusal_waits_for_nothing,
     a_stop_lets_a_step_have_its_acknowledgement,
 );
 
@@ -123,6 +125,49 @@ async fn a_step_that_owes_nothing_waits_for_nothing(mg: Mg) {
     assert_eq!(mg.call("m", "x").await, ok("x"));
     mg.change("m", reply("").aux("state")).await;
     assert_eq!(sink.attempts("m"), 0);
+}
+
+/// A tag that another machine has: the events stand, and the machine is failed.
+async fn a_step_that_fails_its_machine_waits_for_the_events_it_brings(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.awaited("s", &sink).start().await;
+    mg.machine("holder", done().tag("t")).await;
+    mg.machine("m", done()).await;
+    let mut gate = sink.hold("m");
+    mg.processor.then(reply("done").event("a").tag("t"));
+    let mut asked = mg.ask("m", call("x"));
+    gate.reached().await;
+    mg.quiet().await;
+    assert_eq!((&mut asked).now_or_never(), None);
+    gate.open();
+    assert_eq!(asked.await, Err(Refusal::MachineFailed.into()));
+    assert_eq!(sink.of("m"), ["1 a"]);
+    let mut gate = sink.hold("n");
+    mg.processor.then(done().event("a").tag("t"));
+    let mut asked = mg.ask("n", Impact::Init { args: Value::str("") });
+    gate.reached().await;
+    mg.quiet().await;
+    assert_eq!((&mut asked).now_or_never(), None);
+    gate.open();
+    assert_eq!(asked.await, Err(Refusal::MachineFailed.into()));
+}
+
+async fn a_refusal_waits_for_nothing(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.awaited("s", &sink).start().await;
+    mg.machine("m", done()).await;
+    let mut gate = sink.hold("m");
+    mg.processor.then(reply("done").event("a"));
+    let asked = mg.ask_by("m", call("x"), mg.clock.now() + 1_000);
+    gate.reached().await;
+    mg.advance(1_000);
+    assert_eq!(asked.await, Err(EngineError::TimedOut));
+    // It brought no events: what is owed from before is none of its business.
+    mg.processor.then(unexpected());
+    assert_eq!(mg.call("m", "x").await, Err(Refusal::MachineFailed.into()));
+    assert_eq!(sink.accepted(), 0);
+    gate.open();
+    until(|| sink.of("m") == ["1 a"]).await;
 }
 
 async fn a_stop_lets_a_step_have_its_acknowledgement(mg: Mg) {

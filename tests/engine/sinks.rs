@@ -17,6 +17,7 @@ on_every_storage!(
     a_sink_that_fails_is_tried_again_with_growing_delays_and_nothing_is_lost,
     a_misconfigured_sink_is_tried_again_slowly,
     a_sink_that_panics_is_tried_again,
+    a_sink_that_hangs_is_given_up_and_tried_again,
     a_crash_before_the_acknowledgement_sends_again_from_the_record,
     the_next_commit_notes_what_was_acknowledged,
     a_commit_of_its_own_notes_what_was_acknowledged_after_a_while,
@@ -156,6 +157,22 @@ async fn a_sink_that_panics_is_tried_again(mg: Mg) {
     assert_eq!(mg.call("m", "x").await, ok("x"));
 }
 
+async fn a_sink_that_hangs_is_given_up_and_tried_again(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.sink("s", &sink).start().await;
+    let mut gate = sink.hold("m");
+    mg.machine("m", done().event("e1")).await;
+    gate.reached().await;
+    mg.advance(59_999);
+    mg.quiet().await;
+    assert_eq!((sink.attempts("m"), mg.metric("machinegun_sink_retries_total", "s")), (1, 0));
+    mg.advance(1);
+    until(|| mg.metric("machinegun_sink_failures_total", "reason=\"unavailable\"") == 1).await;
+    mg.advance(150);
+    until(|| sink.of("m") == texts(1..=1)).await;
+    assert_eq!(sink.attempts("m"), 2);
+}
+
 async fn a_crash_before_the_acknowledgement_sends_again_from_the_record(mg: Mg) {
     let sink = Recorder::new();
     let mg = mg.sink("s", &sink).start().await;
@@ -258,7 +275,7 @@ async fn the_events_of_a_removed_machine_stay_until_the_sink_has_them(mg: Mg) {
     add(&mg, "m", 2).await;
     gate.reached().await;
     mg.ask("m", Impact::Remove).await.unwrap();
-    mg.advance(10 * CLEAR as u64);
+    mg.advance(5 * CLEAR as u64);
     mg.settle().await;
     assert!(mg.storage.deleted.lock().unwrap().is_empty());
     gate.open();
@@ -382,10 +399,7 @@ async fn a_delivery_outlives_a_conflict_and_nothing_is_left_owed(mg: Mg) {
     mg.call("m", "x").await.unwrap_err();
     gate.open();
     until(|| sink.of("m").len() >= 3).await;
-    while !noted(&mg, "m").await {
-        mg.advance(1_000);
-        mg.quiet().await;
-    }
+    mg.until_noted("m").await;
     assert_eq!(sink.of("m").last().unwrap(), "3 e3");
 }
 

@@ -3,10 +3,10 @@
 use machinegun::engine::EngineError;
 use machinegun::machine::{Impact, Refusal, Status};
 
+use crate::on_every_storage;
 use crate::recorder::Recorder;
 use crate::scripted::{done, reply};
 use crate::world::{self, Mg, World, call, guarded, id, ok, until};
-use crate::{on_every_storage, on_every_storage_with_ledgers};
 
 on_every_storage!(
     a_machine_is_found_by_its_tag,
@@ -15,7 +15,7 @@ on_every_storage!(
     a_failed_machine_keeps_its_tag,
 );
 
-on_every_storage_with_ledgers!(a_tag_of_another_machine_fails_the_step_with_its_events_kept_and_published);
+on_every_storage!(a_tag_of_another_machine_fails_the_step_with_its_events_kept_and_published);
 
 const RACES: usize = 1_000;
 

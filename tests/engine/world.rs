@@ -9,15 +9,18 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use machinegun::clock::{Clock, ClockHand, Snowflakes};
 use machinegun::engine::{
-    Engine, EngineError, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, SinkOptions, View,
+    Engine, EngineError, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, Shards,
+    SinkOptions, View,
 };
 use machinegun::machine::retry::{MaxRetries, RetryPolicy};
 use machinegun::machine::{
-    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Policy, Record, RequestContext, Subscription,
-    Success,
+    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Policy, Record, RequestContext, Shard,
+    Subscription, Success,
 };
+use machinegun::sink::LedgerSink;
 use machinegun::storage::Storage;
 use machinegun::storage::embedded::{Embedded, EmbeddedOptions};
+use machinegun::storage::ledger::LedgerWriter;
 use machinegun::storage::memory::Memory;
 use machinegun::telemetry::{Metrics, NamespaceMetrics};
 use machinegun::wire::{Event, HistoryRange, Limits as WireLimits, Reader, Value, Wire};
@@ -45,7 +48,9 @@ pub type Asked = Pin<Box<dyn Future<Output = Answer> + Send>>;
 pub struct Mg {
     storage: Arc<dyn Storage>,
     /// Goes with the test.
-    _folder: Option<TempDir>,
+    _folder: Option<Arc<TempDir>>,
+    /// Several engines may run on the storage, each owning some shards.
+    instances: Instances,
     pub options: EngineOptions,
     pub namespace: NamespaceOptions,
     processor: Scripted,
@@ -54,8 +59,19 @@ pub struct Mg {
     pub others: Vec<String>,
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Instances {
+    /// Alone: there are no shards.
+    Alone,
+    /// All shards are owned from the start on, for ever.
+    Owner,
+    /// None is owned at first.
+    Stranger,
+}
+
 pub struct World {
     pub engine: Arc<Engine>,
+    shards: Option<Arc<Shards>>,
     pub ns: Arc<NamespaceEngine>,
     pub storage: Arc<Faulty>,
     pub processor: Scripted,
@@ -76,10 +92,15 @@ pub fn memory() -> Mg {
     Mg::on(Arc::new(Memory::new()), None)
 }
 
+/// An instance that owns all shards of a storage that others could use too.
+pub fn shared() -> Mg {
+    Mg { instances: Instances::Owner, ..Mg::on(Arc::new(Memory::shared(16)), None) }
+}
+
 pub fn embedded() -> Mg {
     let folder = tempfile::tempdir().unwrap();
     let options = EmbeddedOptions { free_space_reserve: 0, ..EmbeddedOptions::new(folder.path()) };
-    Mg::on(Embedded::open(options).unwrap(), Some(folder))
+    Mg::on(Embedded::open(options).unwrap(), Some(Arc::new(folder)))
 }
 
 #[cfg(feature = "dynamodb")]
@@ -125,7 +146,7 @@ pub async fn until(condition: impl Fn() -> bool) {
 // === impl Mg ===
 
 impl Mg {
-    fn on(storage: Arc<dyn Storage>, folder: Option<TempDir>) -> Self {
+    fn on(storage: Arc<dyn Storage>, folder: Option<Arc<TempDir>>) -> Self {
         let scheduler = SchedulerOptions { scan_interval: Duration::from_secs(60), capacity: 100 };
         let processor = Scripted::new();
         let namespace = NamespaceOptions {
@@ -155,7 +176,8 @@ impl Mg {
             steps_in_flight_per_namespace: 10_000,
             cache: 64 << 20,
         };
-        Self { storage, _folder: folder, options, namespace, processor, begin: BEGIN, others: Vec::new() }
+        let instances = Instances::Alone;
+        Self { storage, _folder: folder, instances, options, namespace, processor, begin: BEGIN, others: Vec::new() }
     }
 
     pub fn timers(mut self, timers: Option<SchedulerOptions>) -> Self {
@@ -208,6 +230,16 @@ impl Mg {
         self
     }
 
+    /// Another instance on the same storage, with a processor and a clock of its own. It owns nothing yet.
+    pub async fn instance(&self) -> World {
+        let processor = Scripted::new();
+        let namespace = NamespaceOptions { processor: Arc::new(processor.clone()), ..self.namespace.clone() };
+        let (storage, folder, others) = (self.storage.clone(), self._folder.clone(), self.others.clone());
+        let (options, begin) = (self.options, self.begin);
+        let instances = Instances::Stranger;
+        Mg { storage, _folder: folder, instances, options, namespace, processor, begin, others }.start().await
+    }
+
     pub async fn start(self) -> World {
         self.start_on(false).await
     }
@@ -215,24 +247,54 @@ impl Mg {
     /// With a store that is out of reach at first, if it is `down`.
     async fn start_on(self, down: bool) -> World {
         let (clock, hand) = Clock::manual(self.begin);
+        let shards = (self.instances != Instances::Alone).then(|| {
+            let leases = self.storage.leases().expect("the storage can be shared");
+            Arc::new(Shards::new(leases.shards(), clock.clone()))
+        });
+        if let Some(shards) = shards.as_ref().filter(|_| self.instances == Instances::Owner) {
+            (0..shards.count()).for_each(|shard| shards.take(shard));
+            shards.trust_until(i64::MAX);
+        }
         let metrics = Metrics::new();
         let storage = Faulty::new(self.storage.clone());
+        let mut namespace = self.namespace.clone();
+        if storage.appended_ledger().is_some() {
+            for name in std::mem::take(&mut namespace.ledgers) {
+                let writer = LedgerWriter::open(storage.clone(), &name, clock.clone(), metrics.ledger(&name)).await;
+                let sink = Arc::new(LedgerSink::new(writer.unwrap()));
+                let subscription = Subscription { sink: name.clone(), events: true, lifecycle: false };
+                namespace.policy.subscriptions.push(subscription);
+                namespace.sinks.push(SinkOptions { name: name.into(), sink, before_reply: true });
+            }
+        }
         storage.down.store(down, std::sync::atomic::Ordering::SeqCst);
         let engine = Engine::start(
             storage.clone(),
+            shards.clone(),
             clock.clone(),
             Snowflakes::new(1, clock.clone()),
             &metrics,
             self.options,
-            std::iter::once(self.namespace.clone())
-                .chain(self.others.iter().map(|name| NamespaceOptions { name: name.clone(), ..self.namespace.clone() }))
+            std::iter::once(namespace.clone())
+                .chain(self.others.iter().map(|name| NamespaceOptions { name: name.clone(), ..namespace.clone() }))
                 .collect(),
         );
         let ns = engine.namespace(b"ns").unwrap().clone();
         let scanned = storage.clone();
         until(|| scanned.scans.load(std::sync::atomic::Ordering::SeqCst) > 0).await;
         let counters = metrics.namespace("ns");
-        World { counters, engine, ns, storage, processor: self.processor.clone(), hand, clock, metrics, mg: self }
+        World {
+            counters,
+            engine,
+            shards,
+            ns,
+            storage,
+            processor: self.processor.clone(),
+            hand,
+            clock,
+            metrics,
+            mg: self,
+        }
     }
 }
 
@@ -267,6 +329,27 @@ impl World {
         self.storage.down.store(true, std::sync::atomic::Ordering::SeqCst);
         let begin = self.clock.now() + 1;
         change(Mg { begin, ..self.mg }).start().await
+    }
+
+    pub fn shards(&self) -> &Arc<Shards> {
+        self.shards.as_ref().expect("an instance of several")
+    }
+
+    pub fn all_shards(&self) -> Vec<Shard> {
+        (0..self.shards().count()).collect()
+    }
+
+    /// Owns all shards from now on, and trusts it for ever. Returns once what is due there was looked for.
+    pub async fn take(&self) {
+        let scans = self.storage.scans.load(std::sync::atomic::Ordering::SeqCst);
+        self.shards().trust_until(i64::MAX);
+        self.all_shards().into_iter().for_each(|shard| self.shards().take(shard));
+        until(|| self.storage.scans.load(std::sync::atomic::Ordering::SeqCst) > scans).await;
+    }
+
+    /// Owns nothing from now on.
+    pub fn lose(&self) {
+        self.all_shards().into_iter().for_each(|shard| self.shards().lose(shard));
     }
 
     pub fn request(&self) -> Request {
@@ -357,6 +440,14 @@ impl World {
     /// The machine as it is stored, tombstones included.
     pub async fn stored(&self, machine: &str) -> Record {
         self.storage.inner().read(&self.key(machine), None).await.unwrap().unwrap().record
+    }
+
+    /// Time passes until the store knows that a machine owes its sinks nothing.
+    pub async fn until_noted(&self, machine: &str) {
+        while !self.stored(machine).await.unsent.is_empty() {
+            self.advance(1_000);
+            self.quiet().await;
+        }
     }
 
     /// Everything goes on as far as it can without time: enough turns for each task to have had its own.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use machinegun::clock::Clock;
 use machinegun::wire::{self, Exception, Method, Reader, Type};
-use machinegun::woody::{Context, Error, MethodKind, Reply, Server, ServerSettings, Service};
+use machinegun::woody::{Context, Error, MethodKind, Reply, Request, Server, ServerSettings, Service};
 use tokio::sync::{mpsc, oneshot};
 
 use super::PATIENCE;
@@ -58,7 +58,7 @@ impl Callee {
     pub async fn answer<M: Method>(&mut self, decide: impl FnOnce(M::Args) -> M::Success) -> Heard {
         let (asked, args, heard) = self.next::<M>().await;
         let body = wire::write_reply::<M>(asked.seqid, &Ok(decide(args))).expect("no exception");
-        let _ = asked.reply.send(Ok(Reply { body, business: None }));
+        let _ = asked.reply.send(Ok(Reply::Result { body, business: None }));
         heard
     }
 
@@ -66,7 +66,7 @@ impl Callee {
         let (asked, ..) = self.next::<M>().await;
         let business = Some(exception.name());
         let body = wire::write_reply::<M>(asked.seqid, &Err(exception)).expect("a declared exception");
-        let _ = asked.reply.send(Ok(Reply { body, business }));
+        let _ = asked.reply.send(Ok(Reply::Result { body, business }));
     }
 
     /// Is at fault over the next question.
@@ -104,7 +104,8 @@ impl Service for Ear {
         Some(MethodKind::Call)
     }
 
-    async fn handle(&self, context: Context, name: Bytes, args: Reader, seqid: i32) -> Result<Reply, Error> {
+    async fn handle(&self, request: Request) -> Result<Reply, Error> {
+        let Request { context, name, args, seqid, .. } = request;
         let (reply, answer) = oneshot::channel();
         self.0.send(Asked { context, name, args, seqid, reply }).await.expect("the test goes on");
         answer.await.unwrap_or_else(|_| Err(Error::unexpected("the test could not answer")))

@@ -20,6 +20,9 @@ use tokio::task::JoinHandle;
 /// How long anything is waited for that takes no time on a quiet machine, in milliseconds.
 pub const PATIENCE_MS: i64 = 60_000;
 
+/// For stores that ask who it is; the tests' own take anyone.
+const CREDENTIALS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+
 /// File systems that live in memory, where nothing is ever durable, by the number that statfs gives.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
@@ -124,6 +127,16 @@ impl Machinegun {
 
     /// As [`Self::start`], run by another program, whose arguments end where the service's command begins.
     pub async fn start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Self {
+        let started = Self::try_start_under(runner, config).await;
+        started.unwrap_or_else(|errors| panic!("the service did not come up: {errors}"))
+    }
+
+    /// As [`Self::start`]; or what it said when it refused to start.
+    pub async fn try_start(config: &Path) -> Result<Self, String> {
+        Self::try_start_under(&[] as &[&OsStr], config).await
+    }
+
+    async fn try_start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Result<Self, String> {
         let mut child = spawn(runner, config);
         let errors = errors_of(&mut child);
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
@@ -135,12 +148,10 @@ impl Machinegun {
             }
             None
         });
-        let Some(address) = up.await else {
-            panic!("the service did not come up: {}", errors.await.unwrap_or_default());
-        };
+        let Some(address) = up.await else { return Err(errors.await.unwrap_or_default()) };
         // A full pipe would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address, errors }
+        Ok(Self { child, address, errors })
     }
 
     /// The process that was started: the service's, unless it runs under another program.
@@ -150,6 +161,15 @@ impl Machinegun {
 
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("the service takes the signal");
+    }
+
+    /// It does nothing at all until it is thawed.
+    pub fn freeze(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("the service takes the signal");
+    }
+
+    pub fn thaw(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("the service takes the signal");
     }
 
     /// SIGKILL: it has no say in the matter.
@@ -176,7 +196,7 @@ pub async fn refused_start(config: &Path) -> Ended {
 /// Runs another of its commands to the end: how it ended, and what it said on stdout.
 pub async fn command(arguments: &[&str], config: &Path) -> (Ended, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_machinegun"));
-    command.args(arguments).arg("--config").arg(config).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(arguments).arg("--config").arg(config).envs(CREDENTIALS).stdin(Stdio::null()).kill_on_drop(true);
     let output = soon(&arguments.join(" "), command.output()).await.expect("the command runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (Ended { status: output.status, stderr: text(output.stderr) }, text(output.stdout))
@@ -187,6 +207,7 @@ fn spawn(runner: &[impl AsRef<OsStr>], config: &Path) -> Child {
     command.extend([env!("CARGO_BIN_EXE_machinegun").into(), "serve".into(), "--config".into(), config.into()]);
     Command::new(&command[0])
         .args(&command[1..])
+        .envs(CREDENTIALS)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

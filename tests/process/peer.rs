@@ -26,6 +26,8 @@ pub struct Peer {
     ns: Bytes,
     url: Uri,
     event_sink_url: Uri,
+    /// Milliseconds that a request has.
+    patience_ms: i64,
     ids: Arc<Snowflakes>,
     clock: Clock,
 }
@@ -52,6 +54,7 @@ impl Peer {
             ns: bytes(NAMESPACE),
             url: url("/v1/automaton"),
             event_sink_url: url("/v1/event_sink"),
+            patience_ms: PATIENCE_MS,
             ids,
             clock,
         }
@@ -60,6 +63,11 @@ impl Peer {
     /// The same for the machines of another namespace.
     pub fn in_namespace(&self, ns: &str) -> Self {
         Self { ns: bytes(ns), ..self.clone() }
+    }
+
+    /// The same with other deadlines.
+    pub fn with_patience(&self, milliseconds: i64) -> Self {
+        Self { patience_ms: milliseconds, ..self.clone() }
     }
 
     pub async fn ask<M: Method>(&self, args: M::Args, patience_ms: i64) -> Answer<M::Success> {
@@ -75,12 +83,12 @@ impl Peer {
 
     pub async fn start(&self, id: &str, order: &Order) -> Answer<()> {
         let params = StartParams { ns: self.ns.clone(), id: bytes(id), a: order.value() };
-        self.ask::<Start>(params, PATIENCE_MS).await.map(|_| ())
+        self.ask::<Start>(params, self.patience_ms).await.map(|_| ())
     }
 
     /// The response must be the order's.
     pub async fn call(&self, id: &str, order: &Order) -> Answer<()> {
-        self.call_within(PATIENCE_MS, id, order).await
+        self.call_within(self.patience_ms, id, order).await
     }
 
     pub async fn call_within(&self, milliseconds: i64, id: &str, order: &Order) -> Answer<()> {
@@ -88,29 +96,29 @@ impl Peer {
     }
 
     pub async fn repair(&self, id: &str, order: &Order) -> Answer<()> {
-        responded(order, self.ask::<Repair>(self.described(id, order.value()), PATIENCE_MS).await)
+        responded(order, self.ask::<Repair>(self.described(id, order.value()), self.patience_ms).await)
     }
 
     pub async fn simple_repair(&self, id: &str) -> Answer<()> {
         let params = SimpleRepairParams { ns: self.ns.clone(), r#ref: Reference::Id(bytes(id)) };
-        self.ask::<SimpleRepair>(params, PATIENCE_MS).await.map(|_| ())
+        self.ask::<SimpleRepair>(params, self.patience_ms).await.map(|_| ())
     }
 
     pub async fn notify(&self, id: &str, order: &Order) -> Answer<()> {
         // The processor needs no history to note it.
         let range = HistoryRange { limit: Some(1), direction: Direction::Backward, after: None };
         let params = DescribedParams { desc: self.descriptor(id, range), a: order.value() };
-        self.ask::<Notify>(params, PATIENCE_MS).await.map(|_| ())
+        self.ask::<Notify>(params, self.patience_ms).await.map(|_| ())
     }
 
     pub async fn remove(&self, id: &str) -> Answer<()> {
-        self.ask::<Remove>(RemoveParams { ns: self.ns.clone(), id: bytes(id) }, PATIENCE_MS).await.map(|_| ())
+        self.ask::<Remove>(RemoveParams { ns: self.ns.clone(), id: bytes(id) }, self.patience_ms).await.map(|_| ())
     }
 
     /// None: there is no such machine.
     pub async fn machine(&self, id: &str) -> Answer<Option<Machine>> {
         match self
-            .ask::<GetMachine>(DescriptorParams { desc: self.descriptor(id, HistoryRange::ALL) }, PATIENCE_MS)
+            .ask::<GetMachine>(DescriptorParams { desc: self.descriptor(id, HistoryRange::ALL) }, self.patience_ms)
             .await
         {
             Ok(machine) => Ok(Some(machine)),
@@ -119,10 +127,21 @@ impl Peer {
         }
     }
 
+    /// The id of the machine that has the tag.
+    pub async fn tagged(&self, tag: &str) -> Answer<Option<String>> {
+        let range = HistoryRange { limit: Some(1), ..HistoryRange::ALL };
+        let desc = MachineDescriptor { ns: self.ns.clone(), r#ref: Reference::Tag(bytes(tag)), range };
+        match self.ask::<GetMachine>(DescriptorParams { desc }, self.patience_ms).await {
+            Ok(machine) => Ok(Some(String::from_utf8(machine.id.to_vec()).expect("UTF-8"))),
+            Err(Failure::Thrown(Exception::MachineNotFound)) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// A page of a ledger.
     pub async fn ledger(&self, sink: &str, range: HistoryRange) -> Answer<Vec<SinkEvent>> {
         let params = GetHistoryParams { event_sink_id: bytes(sink), range };
-        let page = self.ask_at::<GetHistory>(&self.event_sink_url, params, PATIENCE_MS).await?;
+        let page = self.ask_at::<GetHistory>(&self.event_sink_url, params, self.patience_ms).await?;
         Ok(page.decoded().map(|entry| entry.expect("a well-formed entry")).collect())
     }
 

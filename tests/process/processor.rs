@@ -1,18 +1,18 @@
 //! The processor: it does what a Call's arguments say, so that every event of a history is known beforehand.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use machinegun::clock::Clock;
 use machinegun::wire::{
     self, CallResult, ComplexAction, Content, HistoryRange, Machine, MachineStateChange, Method, ProcessCall,
-    ProcessRepair, ProcessSignal, Reader, RepairResult, SetTimerAction, Signal, SignalResult, Timer, TimerAction, Type,
-    Value, Wire,
+    ProcessRepair, ProcessSignal, Reader, RepairResult, SetTimerAction, Signal, SignalResult, TagAction, Timer,
+    TimerAction, Type, Value, Wire,
 };
-use machinegun::woody::{Context, Error, MethodKind, Reply, Server, ServerSettings, Service};
+use machinegun::woody::{Error, MethodKind, Reply, Request, Server, ServerSettings, Service};
 use tokio::sync::watch;
 
 /// What a step is asked to do, as the arguments of a Start, Call, Repair or Notify.
@@ -27,6 +27,8 @@ pub struct Order {
     pub fail: bool,
     /// The answer is held until the gate is opened.
     pub hold: bool,
+    /// The machine claims it. No spaces.
+    pub tag: Option<String>,
 }
 
 /// In a process of the test's own.
@@ -40,6 +42,8 @@ struct Shared {
     answered: watch::Sender<HashSet<String>>,
     held: watch::Sender<usize>,
     open: watch::Sender<bool>,
+    /// How often each step was asked about, by its token.
+    asked: Mutex<HashMap<String, u64>>,
 }
 
 struct Decider(Arc<Shared>);
@@ -49,13 +53,13 @@ struct Decider(Arc<Shared>);
 impl Order {
     /// One event and nothing else.
     pub fn plain(token: impl Into<String>) -> Self {
-        Self { token: token.into(), events: 1, timer: None, fail: false, hold: false }
+        Self { token: token.into(), events: 1, timer: None, fail: false, hold: false, tag: None }
     }
 
     pub fn value(&self) -> Value {
-        let Self { token, events, timer, fail, hold } = self;
-        let timer = timer.map_or(-1, |it| it);
-        Value::str(&format!("{token} {events} {timer} {} {}", u8::from(*fail), u8::from(*hold)))
+        let Self { token, events, timer, fail, hold, tag } = self;
+        let (timer, tag) = (timer.map_or(-1, |it| it), tag.as_deref().unwrap_or_default());
+        Value::str(&format!("{token} {events} {timer} {} {} {tag}", u8::from(*fail), u8::from(*hold)))
     }
 
     fn read(value: &Value) -> Self {
@@ -63,13 +67,9 @@ impl Order {
         let mut words = text.split(' ');
         let token = words.next().expect("a token").to_owned();
         let mut number = || words.next().expect("a word").parse::<i32>().expect("a number");
-        Self {
-            token,
-            events: number() as usize,
-            timer: Some(number()).filter(|it| *it >= 0),
-            fail: number() == 1,
-            hold: number() == 1,
-        }
+        let (events, timer, fail, hold) = (number() as usize, number(), number() == 1, number() == 1);
+        let tag = words.next().filter(|tag| !tag.is_empty()).map(str::to_owned);
+        Self { token, events, timer: Some(timer).filter(|it| *it >= 0), fail, hold, tag }
     }
 
     /// The texts of its events.
@@ -105,6 +105,7 @@ impl Processor {
             answered: watch::Sender::default(),
             held: watch::Sender::default(),
             open: watch::Sender::default(),
+            asked: Mutex::default(),
         });
         let server = server.route("/processor", Arc::new(Decider(shared.clone())));
         tokio::spawn(server.serve(std::future::pending(), async {}));
@@ -127,6 +128,12 @@ impl Processor {
         self.shared.answered.subscribe().wait_for(|it| it.len() >= count).await.expect("the processor lives");
     }
 
+    /// How many steps it was asked about, and how often it was asked again about one of them.
+    pub fn repeats(&self) -> (usize, u64) {
+        let asked = self.shared.asked.lock().expect("nobody panics with it");
+        (asked.len(), asked.values().map(|times| times - 1).sum())
+    }
+
     /// Returns once so many answers are held at the gate.
     pub async fn holds(&self, count: usize) {
         self.shared.held.subscribe().wait_for(|it| *it >= count).await.expect("the processor lives");
@@ -137,10 +144,19 @@ impl Processor {
     }
 }
 
+// === impl Shared ===
+
+impl Shared {
+    fn asks(&self, token: &str) {
+        *self.asked.lock().expect("nobody panics with it").entry(token.to_owned()).or_default() += 1;
+    }
+}
+
 // === impl Decider ===
 
 impl Decider {
     async fn obey(&self, order: &Order, machine: &Machine) -> Result<(MachineStateChange, ComplexAction), Error> {
+        self.0.asks(&order.token);
         if order.hold {
             self.0.held.send_modify(|it| *it += 1);
             self.0.open.subscribe().wait_for(|it| *it).await.expect("the processor lives");
@@ -154,7 +170,8 @@ impl Decider {
         });
         // The aux state says which order set the timer.
         let aux_state = order.timer.map_or_else(|| aux(machine), |_| order.token.clone());
-        let action = ComplexAction { set_timer: None, timer, tag: None, remove: None };
+        let tag = order.tag.as_ref().map(|tag| TagAction { tag: Bytes::copy_from_slice(tag.as_bytes()) });
+        let action = ComplexAction { set_timer: None, timer, tag, remove: None };
         Ok((change(&aux_state, order.texts()), action))
     }
 
@@ -167,6 +184,7 @@ impl Decider {
             Signal::Timeout(_) => timer_text(&aux(machine)),
             Signal::Notification(it) => note_text(&Order::read(&it.arg).token),
         };
+        self.0.asks(&event);
         self.0.answered.send_modify(|it| {
             it.insert(event.clone());
         });
@@ -195,7 +213,7 @@ where
     M::Success: Wire,
 {
     let body: Bytes = wire::write_reply::<M>(seqid, &Ok(success)).expect("no exception");
-    Ok(Reply { body, business: None })
+    Ok(Reply::Result { body, business: None })
 }
 
 #[async_trait]
@@ -205,7 +223,8 @@ impl Service for Decider {
         known.iter().any(|it| it.as_bytes() == name).then_some(MethodKind::Call)
     }
 
-    async fn handle(&self, _: Context, name: Bytes, mut args: Reader, seqid: i32) -> Result<Reply, Error> {
+    async fn handle(&self, request: Request) -> Result<Reply, Error> {
+        let Request { name, mut args, seqid, .. } = request;
         if name == ProcessCall::NAME {
             let asked = wire::read_args::<ProcessCall>(&mut args)?.a;
             let order = Order::read(&asked.arg);

@@ -1,4 +1,5 @@
 //! Real services that tests run against: each is started once per test process and goes with it.
+#![allow(dead_code, reason = "each test takes its part")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

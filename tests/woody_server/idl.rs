@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use machinegun::wire::{self, Header, MessageType, Method, Reader, Type, Void, Wire, Writer};
-use machinegun::woody::{Class, Context, Error, MethodKind, Reply, Service, Source};
+use machinegun::woody::{Class, Context, Error, MethodKind, Reply, Request, Service, Source};
 use machinegun::{thrift_enum, thrift_methods, thrift_struct, thrift_union};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -129,7 +129,7 @@ impl Wire for IntSet {
 
 fn reply<M: Method>(seqid: i32, success: M::Success) -> Result<Reply, Error> {
     let body = wire::write_reply::<M>(seqid, &Ok(success)).map_err(|error| Error::unexpected(error.to_string()))?;
-    Ok(Reply { body, business: None })
+    Ok(Reply::Result { body, business: None })
 }
 
 fn fail(name: &[u8], seqid: i32, reason: Bytes) -> Reply {
@@ -138,7 +138,7 @@ fn fail(name: &[u8], seqid: i32, reason: Bytes) -> Reply {
     writer.field(Type::Struct, 1);
     Fail { reason: Some(reason) }.write(&mut writer);
     writer.stop();
-    Reply { body: writer.into_bytes(), business: Some("Fail") }
+    Reply::Result { body: writer.into_bytes(), business: Some("Fail") }
 }
 
 impl Svc {
@@ -177,7 +177,8 @@ impl Service for Svc {
         }
     }
 
-    async fn handle(&self, context: Context, name: Bytes, mut args: Reader, seqid: i32) -> Result<Reply, Error> {
+    async fn handle(&self, request: Request) -> Result<Reply, Error> {
+        let Request { context, name, mut args, seqid, .. } = request;
         let seen = async |context: Context| {
             let _ = self.seen.send(Seen { name: name.clone(), context }).await;
         };

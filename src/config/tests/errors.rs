@@ -78,10 +78,6 @@ fn a_value_of_the_wrong_kind_says_what_to_write() {
             "line 3: logging.formatter.level_map.warn is no level; write one of: emergency, alert, critical, error, warning, notice, info, debug",
         ),
         (
-            "cluster: {reconnect_timeout: 5s}",
-            "line 3: cluster.reconnect_timeout is `5s`; write a plain number of milliseconds, like 5000",
-        ),
-        (
             "kafka: {main: {endpoints: [{host: k}]}}",
             "line 3: kafka.main.endpoints[0].port is missing; write the broker's port, like 9092",
         ),
@@ -152,6 +148,21 @@ fn a_storage_that_is_not_there_is_refused_with_what_to_write() {
             "storage: {type: dynamodb, table: t, region: r, endpoint_url: 'localhost:8000'}",
             "line 2: storage.endpoint_url is no URL",
             "write it like `http://127.0.0.1:8000`",
+        ),
+        (
+            "storage: {type: dynamodb, table: t, region: r, lease_time: 500ms}",
+            "line 2: storage.lease_time is out of bounds",
+            "write a duration from 1s to 10m",
+        ),
+        (
+            "storage: {type: dynamodb, table: t, region: r, advertise: '0.0.0.0:8022'}",
+            "line 2: storage.advertise is no address",
+            "write host and port at which the other instances reach this one, like `10.0.0.7:8022`",
+        ),
+        (
+            "storage: {type: dynamodb, table: t, region: r, advertise: 'machinegun-1'}",
+            "line 2: storage.advertise is no address",
+            "write host and port at which the other instances reach this one, like `10.0.0.7:8022`",
         ),
         (
             "storage: {type: dynamodb, table: t, region: r, shards: 0}",

@@ -102,7 +102,7 @@ fn a_file_of_the_original_starts_and_says_what_is_different() {
         "line 45: namespaces.invoice.hibernate_timeout is ignored: an idle machine holds no memory that hibernating would free",
         "line 57: storage.pool is ignored: only the Riak storage had connections of that kind",
         "line 58: kafka is not acted on yet: no sink uses it",
-        "line 64: cluster is not acted on yet: this release runs as one instance, so start exactly one",
+        "line 64: cluster is ignored: instances meet through the table of `storage.type: dynamodb`, and on any other storage exactly one may run",
     ];
     assert_eq!(notices(&report), expected);
     let [party, invoice] = settings.namespaces.as_slice() else {
@@ -113,8 +113,6 @@ fn a_file_of_the_original_starts_and_says_what_is_different() {
     assert_eq!(invoice.processor.pool_size, 10);
     assert_eq!(settings.woody_server.shutdown_timeout, Some(Duration::ZERO));
     assert_eq!(settings.kafka[0].ssl, None);
-    let cluster = settings.cluster.expect("a cluster");
-    assert_eq!(cluster.reconnect_timeout, Duration::from_secs(4));
 }
 
 #[test]

@@ -117,14 +117,13 @@ fn the_reference_with_all_its_examples_is_without_errors() {
     let (settings, _) = parse(&text, &env).expect("a file without errors");
     assert_eq!(settings.snowflake_machine_id, Some(1));
     assert_eq!(settings.kafka[0].endpoints[0].port, 9092);
-    assert!(settings.cluster.is_some() && settings.limits.disk.is_some());
+    assert!(settings.limits.disk.is_some());
 }
 
 #[test]
 fn what_is_described_reads_back_as_the_same_settings() {
     let changed = format!(
         "{LEAST}limits: {{disk: {{value: 9%}}, memory: {{type: cgroups, value: 80%}}, process_heap: 2M}}\n\
-         cluster: {{discovery: {{type: dns, options: {{domain_name: d, sname: s}}}}}}\n\
          kafka: {{c: {{endpoints: [{{host: h, port: 1}}], ssl: {{certfile: f}}, sasl: {{file: s}}}}}}\n"
     );
     let retries = LEAST.replace(

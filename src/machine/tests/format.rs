@@ -82,7 +82,8 @@ fn any_parcel() -> impl Strategy<Value = Parcel> {
 }
 
 fn any_unsent() -> impl Strategy<Value = Unsent> {
-    (any::<String>(), prop::collection::vec(any_parcel(), 0..4)).prop_map(|(sink, parcels)| Unsent { sink, parcels })
+    (any::<String>(), prop::collection::vec(any_parcel(), 0..4), any::<i64>())
+        .prop_map(|(sink, parcels, behind)| Unsent { sink, parcels, behind })
 }
 
 prop_compose! {
@@ -201,8 +202,8 @@ fn golden_record() -> Record {
         notifications_due: Some(NOW + 1),
         debts: vec![debt(), Debt { wanted: true, ..debt() }],
         unsent: vec![
-            Unsent { sink: "one".to_owned(), parcels: vec![Parcel::Events { epoch: epoch(), first: 2, last: 3 }] },
-            Unsent { sink: "two".to_owned(), parcels: changes.into_iter().map(life).collect() },
+            unsent("one", vec![Parcel::Events { epoch: epoch(), first: 2, last: 3 }]),
+            unsent("two", changes.into_iter().map(life).collect()),
         ],
         outbox_due: Some(NOW + 2),
         ..waiting(NOW)

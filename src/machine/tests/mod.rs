@@ -147,7 +147,7 @@ fn fell(reason: &str) -> Parcel {
 }
 
 fn unsent(sink: &str, parcels: Vec<Parcel>) -> Unsent {
-    Unsent { sink: sink.to_owned(), parcels }
+    Unsent { sink: sink.to_owned(), parcels, behind: 0 }
 }
 
 /// What a sink is owed, in its order.

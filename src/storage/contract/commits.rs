@@ -181,3 +181,24 @@ pub async fn a_start_over_a_tombstone_begins_a_new_epoch(subject: Arc<impl Subje
     assert_eq!(due_times(&*store).await, vec![9]);
     assert_eq!(store.events(&sample.key, old, 1, 3).await, Ok(events(1..=3)));
 }
+
+pub async fn what_stands_is_the_last_commit(subject: Arc<impl Subject>) {
+    let store = subject.open().await;
+    let mut sample = Sample::new("one");
+    let stands = async |sample: &Sample| store.standing(&sample.key).await;
+    assert_eq!(stands(&sample).await, Ok(None));
+    for step in 1..=3 {
+        sample.commit_step(&*store, &events(step..=step), Some(step)).await;
+        assert_eq!(stands(&sample).await, Ok(sample.commit_id()));
+    }
+    let mut lost = sample.clone().seeded(1);
+    lost.step(&[], None);
+    conflicts(&*store, lost.step(&[], None)).await;
+    assert_eq!(stands(&sample).await, Ok(sample.commit_id()));
+    // A tombstone stands like any other.
+    committed(&*store, sample.removal(5)).await;
+    assert!(sample.commit_id().is_some());
+    assert_eq!(stands(&sample).await, Ok(sample.commit_id()));
+    committed(&*store, sample.forgetting()).await;
+    assert_eq!(stands(&sample).await, Ok(None));
+}

@@ -18,7 +18,7 @@ async fn machines_due(store: &dyn Storage, times: &[i64]) -> Vec<Sample> {
 }
 
 async fn times(store: &dyn Storage, until: i64, limit: usize) -> Vec<i64> {
-    let found = store.dues(until, None, limit).await.expect("dues are read");
+    let found = store.dues(None, until, None, limit).await.expect("dues are read");
     found.into_iter().map(|due| due.at).collect()
 }
 
@@ -46,33 +46,33 @@ pub async fn a_limit_and_cursors_page_through_all(subject: Arc<impl Subject>) {
     machines_due(&*store, &[1, 2, 3, 4, 5]).await;
     assert_eq!(times(&*store, 9, 0).await, Vec::<i64>::new());
     assert_eq!(times(&*store, 9, 2).await, vec![1, 2]);
-    let first = store.dues(9, None, 2).await.expect("dues are read");
-    let second = store.dues(9, Some(&first[1].cursor), 2).await.expect("dues are read");
+    let first = store.dues(None, 9, None, 2).await.expect("dues are read");
+    let second = store.dues(None, 9, Some(&first[1].cursor), 2).await.expect("dues are read");
     assert_eq!(second.iter().map(|due| due.at).collect::<Vec<_>>(), vec![3, 4]);
-    let third = store.dues(9, Some(&second[1].cursor), 2).await.expect("dues are read");
+    let third = store.dues(None, 9, Some(&second[1].cursor), 2).await.expect("dues are read");
     assert_eq!(third.iter().map(|due| due.at).collect::<Vec<_>>(), vec![5]);
-    assert_eq!(store.dues(9, Some(&third[0].cursor), 2).await, Ok(vec![]));
-    assert_eq!(store.dues(3, Some(&second[1].cursor), 2).await, Ok(vec![]));
+    assert_eq!(store.dues(None, 9, Some(&third[0].cursor), 2).await, Ok(vec![]));
+    assert_eq!(store.dues(None, 3, Some(&second[1].cursor), 2).await, Ok(vec![]));
 }
 
 pub async fn a_cursor_stays_good_when_its_due_goes(subject: Arc<impl Subject>) {
     let store = subject.open().await;
     let mut samples = machines_due(&*store, &[1, 2, 3, 4, 5, 6]).await;
-    let page = store.dues(9, None, 3).await.expect("dues are read");
+    let page = store.dues(None, 9, None, 3).await.expect("dues are read");
     // All that was found goes, as it does when it was worked off.
     for sample in &mut samples[..3] {
         sample.commit_step(&*store, &[], None).await;
     }
-    let rest = store.dues(9, Some(&page[2].cursor), 9).await.expect("dues are read");
+    let rest = store.dues(None, 9, Some(&page[2].cursor), 9).await.expect("dues are read");
     assert_eq!(rest.iter().map(|due| due.at).collect::<Vec<_>>(), vec![4, 5, 6]);
 }
 
 pub async fn a_cursor_finds_what_comes_later_in_order(subject: Arc<impl Subject>) {
     let store = subject.open().await;
     machines_due(&*store, &[10, 20, 30]).await;
-    let page = store.dues(99, None, 2).await.expect("dues are read");
+    let page = store.dues(None, 99, None, 2).await.expect("dues are read");
     machines_due(&*store, &[5, 25, 40]).await;
-    let rest = store.dues(99, Some(&page[1].cursor), 9).await.expect("dues are read");
+    let rest = store.dues(None, 99, Some(&page[1].cursor), 9).await.expect("dues are read");
     assert_eq!(rest.iter().map(|due| due.at).collect::<Vec<_>>(), vec![25, 30, 40]);
     assert_eq!(due_times(&*store).await, vec![5, 10, 20, 25, 30, 40]);
 }
@@ -117,4 +117,29 @@ pub async fn dues_at_one_time_are_all_found(subject: Arc<impl Subject>) {
     let found = all_dues(&*store).await;
     assert_eq!(found.len(), 50);
     assert_eq!(found.into_iter().map(|(_, key)| key).collect::<BTreeSet<_>>(), expected);
+}
+
+pub async fn dues_are_those_of_the_shards_asked_for(subject: Arc<impl Subject>) {
+    let store = subject.open().await;
+    let count = store.leases().map_or(1, |leases| leases.shards());
+    let mut samples = machines_due(&*store, &(1..=40).collect::<Vec<_>>()).await;
+    let entries = Sample::new("entries");
+    put(&*store, &entries, 7, 41).await;
+    samples.push(entries);
+    let expected = |shards: &[u16]| {
+        let of = samples.iter().zip(1..).filter(|(sample, _)| shards.contains(&sample.key.shard(count)));
+        of.map(|(_, at)| at).collect::<Vec<i64>>()
+    };
+    for shards in [vec![], vec![0], (0..count / 2).collect(), (0..count).rev().collect()] {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = store.dues(Some(&shards), 99, after.as_ref(), 3).await.expect("dues are read");
+            let Some(last) = page.last() else { break };
+            after = Some(last.cursor.clone());
+            found.extend(page.iter().map(|due| due.at));
+        }
+        assert_eq!(found, expected(&shards), "{shards:?}");
+    }
+    assert_eq!(expected(&(0..count).collect::<Vec<_>>()).len(), 41);
 }

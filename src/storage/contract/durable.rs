@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Subject;
+use super::books::Books;
 use super::ledgers::{all_entries, entered, verified, wire_events};
 use super::sample::{Sample, committed, due_times, entry_ids, events, put, read};
 use super::tags::{claim, holder};
@@ -81,7 +82,7 @@ pub async fn tags_are_kept_after_reopening(subject: Arc<impl Subject>) {
 pub async fn ledgers_go_on_after_reopening(subject: Arc<impl Subject>) {
     let mut sample = Sample::new("one");
     for step in 1..=4 {
-        let store = subject.open().await;
+        let store = Books::of(subject.open().await);
         let Some(ledger) = store.ledger() else { return };
         let before = verified(ledger, "all").await;
         assert_eq!(before.last, (step - 1) * 2);
@@ -90,7 +91,7 @@ pub async fn ledgers_go_on_after_reopening(subject: Arc<impl Subject>) {
         }
         store.close().await;
     }
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let Some(ledger) = store.ledger() else { return };
     assert_eq!(verified(ledger, "all").await.last, 8);
     let events: Vec<_> = all_entries(ledger, "all").await.into_iter().map(|entry| entry.event).collect();

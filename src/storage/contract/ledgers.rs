@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::Subject;
+use super::books::Books;
 use super::sample::{Sample, committed, conflicts, key};
 use crate::machine::{MachineId, MachineKey, Namespace};
 use crate::storage::ledger::{self, Head, Ledger};
@@ -71,7 +72,7 @@ fn expected(first: i64, sample: &Sample, events: &[Bytes]) -> Vec<Entry> {
 }
 
 pub async fn a_ledger_never_written_is_empty(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     assert_eq!(ledger.head("all").await, Ok(Head::EMPTY));
     assert_eq!(ledger.entries("all", 1, 0).await, Ok(vec![]));
@@ -81,7 +82,7 @@ pub async fn a_ledger_never_written_is_empty(subject: Arc<impl Subject>) {
 }
 
 pub async fn events_are_entered_in_the_order_of_their_commits(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let (mut one, mut two) = (Sample::named("a", b"\xff1"), Sample::named("b", b"2"));
     committed(&*store, entered(&mut one, &wire_events(1..=2), &["all"])).await;
@@ -102,7 +103,7 @@ pub async fn events_are_entered_in_the_order_of_their_commits(subject: Arc<impl 
 }
 
 pub async fn entries_are_cut_as_asked(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let mut one = Sample::new("one");
     for first in [1, 4, 7] {
@@ -120,7 +121,7 @@ pub async fn entries_are_cut_as_asked(subject: Arc<impl Subject>) {
 }
 
 pub async fn blocks_are_paged_behind_an_entry(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let mut one = Sample::new("one");
     for step in 0..5 {
@@ -138,7 +139,7 @@ pub async fn blocks_are_paged_behind_an_entry(subject: Arc<impl Subject>) {
 }
 
 pub async fn a_commit_put_again_enters_nothing_more(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let (mut one, mut two) = (Sample::new("one"), Sample::new("two"));
     let first = entered(&mut one, &wire_events(1..=2), &["all"]);
@@ -156,7 +157,7 @@ pub async fn a_commit_put_again_enters_nothing_more(subject: Arc<impl Subject>) 
 }
 
 pub async fn what_is_not_committed_is_not_entered(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let (mut one, mut two) = (Sample::new("one"), Sample::new("two"));
     let tag = |commit| Commit { tag: Some(Bytes::from_static(b"tag")), ..commit };
@@ -173,7 +174,7 @@ pub async fn what_is_not_committed_is_not_entered(subject: Arc<impl Subject>) {
 }
 
 pub async fn a_commit_without_events_enters_nothing(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let mut one = Sample::new("one");
     committed(&*store, entered(&mut one, &[], &["all"])).await;
@@ -183,7 +184,7 @@ pub async fn a_commit_without_events_enters_nothing(subject: Arc<impl Subject>) 
 }
 
 pub async fn a_commit_is_entered_in_each_of_its_ledgers_once(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let mut one = Sample::new("one");
     committed(&*store, entered(&mut one, &wire_events(1..=1), &["b"])).await;
@@ -194,7 +195,7 @@ pub async fn a_commit_is_entered_in_each_of_its_ledgers_once(subject: Arc<impl S
 }
 
 pub async fn replaced_events_keep_their_entries(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let mut one = Sample::new("one");
     committed(&*store, entered(&mut one, &wire_events(1..=2), &["all"])).await;
@@ -206,7 +207,7 @@ pub async fn replaced_events_keep_their_entries(subject: Arc<impl Subject>) {
 }
 
 pub async fn removed_machines_keep_their_entries(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let mut one = Sample::new("one");
     committed(&*store, entered(&mut one, &wire_events(1..=2), &["all"])).await;
@@ -222,7 +223,7 @@ pub async fn removed_machines_keep_their_entries(subject: Arc<impl Subject>) {
 }
 
 pub async fn names_of_ledgers_do_not_mix(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let mut one = Sample::new("one");
     let sinks = ["a", "ab", "", "a/b", "\u{1F980}", "a\0"];
@@ -236,7 +237,7 @@ pub async fn names_of_ledgers_do_not_mix(subject: Arc<impl Subject>) {
 }
 
 pub async fn large_blocks_are_verified_in_pages(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let mut one = Sample::new("one");
     for fill in 0..6_u8 {
@@ -253,7 +254,7 @@ pub async fn large_blocks_are_verified_in_pages(subject: Arc<impl Subject>) {
 /// Eight namespaces of four machines each, all at once, with conflicts, taken tags and lost answers among them.
 pub async fn many_namespaces_share_one_ledger(subject: Arc<impl Subject>) {
     const STEPS: i64 = 25;
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let ledger = ledger_of(&*store);
     let machines: Vec<_> = (0..8).flat_map(|ns| (0..4).map(move |id| (format!("ns{ns}"), [id]))).collect();
     let mut keeper = BTreeMap::new();
@@ -303,7 +304,7 @@ pub async fn many_namespaces_share_one_ledger(subject: Arc<impl Subject>) {
 
 /// A commit is seen whole or not at all, by who looks just while it is applied.
 pub async fn a_reader_never_sees_a_head_without_its_entries(subject: Arc<impl Subject>) {
-    let store = subject.open().await;
+    let store = Books::of(subject.open().await);
     let done = Arc::new(AtomicBool::new(false));
     let readers = (0..3).map(|_| {
         let (store, done) = (Arc::clone(&store), Arc::clone(&done));

@@ -190,7 +190,7 @@ pub async fn all_dues(store: &dyn Storage) -> Vec<(i64, MachineKey)> {
     let mut found: Vec<(i64, MachineKey)> = Vec::new();
     let mut after = None;
     loop {
-        let page = store.dues(i64::MAX, after.as_ref(), 2).await.expect("dues are read");
+        let page = store.dues(None, i64::MAX, after.as_ref(), 2).await.expect("dues are read");
         let Some(last) = page.last() else { return found };
         after = Some(last.cursor.clone());
         found.extend(page.into_iter().map(|due| (due.at, due.key)));

@@ -191,7 +191,7 @@ impl Dynamodb {
         item.insert("c".to_owned(), binary(record.commit.0));
         item.insert("r".to_owned(), binary(bytes));
         item.insert("t".to_owned(), binary(layout.encode()));
-        let shard = keys::shard(partition, self.shards);
+        let shard = commit.key.shard(self.shards);
         item.insert("ls".to_owned(), number(shard));
         item.insert("l".to_owned(), binary(keys::listing(&commit.key, record.kind())));
         if let Some(due) = record.due().filter(|due| *due != i64::MAX) {

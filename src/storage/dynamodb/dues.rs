@@ -11,13 +11,15 @@ use super::Dynamodb;
 use super::client::{AT_ONCE, Item, binary, bytes_of, fault, limit_of, number};
 use super::keys;
 use super::schema::DUES;
+use crate::machine::Shard;
 use crate::storage::{Due, StorageError};
 
 // === impl Dynamodb ===
 
 impl Dynamodb {
-    pub(super) async fn all_dues(
+    pub(super) async fn dues_of_shards(
         &self,
+        shards: impl Iterator<Item = Shard> + Send,
         until: i64,
         after: Option<&Bytes>,
         limit: usize,
@@ -31,7 +33,7 @@ impl Dynamodb {
         if from > to {
             return Ok(Vec::new());
         }
-        let scans = stream::iter(0..self.shards).map(|shard| self.dues_of(shard, &from, &to, limit));
+        let scans = stream::iter(shards).map(|shard| self.dues_of(shard, &from, &to, limit));
         let mut found: Vec<Due> = scans.buffer_unordered(AT_ONCE).try_concat().await?;
         found.sort_unstable_by(|a, b| a.cursor.cmp(&b.cursor));
         found.truncate(limit);
@@ -39,7 +41,7 @@ impl Dynamodb {
     }
 
     /// At most `limit` of one shard, in order.
-    async fn dues_of(&self, shard: u16, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Due>, StorageError> {
+    async fn dues_of(&self, shard: Shard, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Due>, StorageError> {
         let mut dues = Vec::new();
         let mut start: Option<Item> = None;
         while dues.len() < limit {

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, NotificationId, StatusKind};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, NotificationId, Shard, StatusKind};
 use crate::storage::StorageError;
 
 /// The longest namespace that is stored, in bytes: with the longest id, a key stays within DynamoDB's 2048 bytes.
@@ -17,7 +17,13 @@ const LONGEST_SORT: usize = 1024;
 const VERSION: u8 = 1;
 const MACHINE: u8 = b'm';
 const TAG: u8 = b't';
+const INSTANCES: u8 = b'i';
+const OWNERS: u8 = b'o';
 const META: u8 = b's';
+const LEDGER: u8 = b'l';
+
+/// Entries' ids in a bucket of a ledger: a block has fewer, so none but the last bucket is empty.
+pub const BUCKET: i64 = 1024;
 const SIGN: u64 = 1 << 63;
 
 /// The generation of events that no Modernize has replaced.
@@ -38,9 +44,36 @@ pub fn tag(ns: &Namespace, tag: &[u8]) -> Vec<u8> {
     in_namespace(TAG, ns, tag)
 }
 
+/// `version 'l' len(sink) sink bucket`: the blocks whose first entries' ids share a bucket. So the load of a ledger goes from
+/// partition to partition, and none grows without end.
+pub fn ledger(sink: &str, bucket: i64) -> Vec<u8> {
+    [&ledger_note(sink)[..], &ordered(bucket)].concat()
+}
+
+/// `version 'l' len(sink) sink`: what is noted of a ledger.
+pub fn ledger_note(sink: &str) -> Vec<u8> {
+    let length = u16::try_from(sink.len()).unwrap_or(u16::MAX);
+    [&[VERSION, LEDGER], &length.to_be_bytes()[..], sink.as_bytes()].concat()
+}
+
+/// Where the block stands that begins with this entry.
+pub fn bucket(first: i64) -> i64 {
+    first.div_euclid(BUCKET)
+}
+
 /// `version 's'`: what the table says of itself.
 pub fn meta() -> Vec<u8> {
     vec![VERSION, META]
+}
+
+/// `version 'i'`: the heartbeats, by instance.
+pub fn instances() -> Vec<u8> {
+    vec![VERSION, INSTANCES]
+}
+
+/// `version 'o'`: the owners, by shard.
+pub fn owners() -> Vec<u8> {
+    vec![VERSION, OWNERS]
 }
 
 fn in_namespace(kind: u8, ns: &Namespace, rest: &[u8]) -> Vec<u8> {
@@ -98,6 +131,21 @@ pub fn epoch_end(epoch: Epoch) -> Vec<u8> {
     of_epoch(b'e', epoch)
 }
 
+/// `'b' first`: a ledger's block by its first entry.
+pub fn block(first: i64) -> Vec<u8> {
+    [b"b", &ordered(first)[..]].concat()
+}
+
+/// `'x' first hash part`: entries of a block that doesn't fit an item. The block's hash says what they are.
+pub fn block_blob(first: i64, hash: &[u8; 32], part: u32) -> Vec<u8> {
+    [b"x", &ordered(first)[..], hash, &part.to_be_bytes()].concat()
+}
+
+pub fn first_entry(sort: &[u8]) -> Result<i64, StorageError> {
+    let id = sort.strip_prefix(b"b").and_then(|id| id.first_chunk::<8>());
+    id.map(|id| from_ordered(*id)).ok_or_else(|| StorageError::Corrupt("a stored block's key is malformed".to_owned()))
+}
+
 /// `'n' id`
 pub fn notification(id: NotificationId) -> Vec<u8> {
     [b"n", &ordered(id)[..]].concat()
@@ -113,13 +161,12 @@ pub fn notification_blob(id: NotificationId, digest: [u8; 16], part: u32) -> Vec
     [b"x", &ordered(id)[..], &digest, &part.to_be_bytes()].concat()
 }
 
-// === the indexes' keys ===
-
-/// The shard of a machine: XXH3, 64 bits, seed 0, over its partition key without the first two bytes, modulo `shards`.
-pub fn shard(partition: &[u8], shards: u16) -> u16 {
-    let hash = xxhash_rust::xxh3::xxh3_64(partition.get(2..).unwrap_or_default());
-    (hash % u64::from(shards.max(1))) as u16
+/// `shard`, among the owners.
+pub fn owner(shard: Shard) -> [u8; 2] {
+    shard.to_be_bytes()
 }
+
+// === the indexes' keys ===
 
 /// `time digest(machine) kind entry`: in the order of time. The machine itself would not fit into a sort key; the index
 /// holds the table's key beside this.
@@ -238,16 +285,4 @@ mod tests {
         assert_eq!(listed, b"\0\x02ns\x03id");
         assert_eq!(listed_status(&listed), Ok(StatusKind::Retrying));
     }
-
-    /// Another hash would send every timer to a shard where nobody looks for it.
-    #[test]
-    fn the_hash_of_shards_stays_as_it_is() {
-        assert_eq!(xxhash_rust::xxh3::xxh3_64(b""), 0x2d06_8005_38d3_94c2);
-        let shards: Vec<_> =
-            ["1", "2", "payment", "ключ"].iter().map(|id| shard(&machine(&key("ns", id.as_bytes())), 256)).collect();
-        assert_eq!(shards, GOLDEN_SHARDS);
-        assert_eq!(shard(&machine(&key("ns", b"1")), 1), 0);
-    }
-
-    const GOLDEN_SHARDS: [u16; 4] = [172, 29, 97, 1];
 }

@@ -2,20 +2,23 @@
 //!
 //! A machine's item is the commit point: each step is one conditional put of it. It carries the newest events itself;
 //! older ones lie in chunks that never change, put there before the item drops them. `keys` and `layout` say how, `commit`
-//! writes, `read` merges, `schema` makes and checks the table. docs/decisions/0003-dynamodb-layout.md says why.
+//! writes, `read` merges, `ledger` appends blocks beside the commits, `schema` makes and checks the table. docs/decisions/0003-dynamodb-layout.md says why.
 //!
-//! One instance of the service at a time: there are no leases yet. Two would not harm what is stored, since every commit
-//! is conditional, but would do work twice.
+//! Several instances may share a table: `leases` says which of them wakes which machines. What is stored never rests on
+//! that, since every commit is conditional.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Commit, Due, LONGEST_TAG, Listing, Loaded, MachinePage, Outcome, Storage, StorageError};
-use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId};
+use super::ledger::Head;
+use super::{
+    Append, Commit, Due, LONGEST_TAG, Leases, Ledger, Listing, Loaded, MachinePage, Outcome, Storage, StorageError,
+};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Shard};
 use crate::wire::HistoryRange;
 
 mod abilities;
@@ -25,6 +28,8 @@ mod dues;
 mod erase;
 mod keys;
 mod layout;
+mod leases;
+mod ledger;
 mod listing;
 mod notifications;
 mod read;
@@ -49,6 +54,8 @@ pub struct Dynamodb {
     /// Commits that were put, or are being put, and have no definite answer yet. A commit that forgets a machine has no
     /// id: it goes by the one that it expects, and `false`.
     pending: Mutex<HashSet<Mark>>,
+    /// The ledgers' heads as they were seen last: the way to where they are now begins there.
+    heads: Mutex<HashMap<String, Head>>,
 }
 
 type Mark = (MachineKey, CommitId, bool);
@@ -67,6 +74,7 @@ impl Dynamodb {
             closed: AtomicBool::new(false),
             standings: Mutex::default(),
             pending: Mutex::default(),
+            heads: Mutex::default(),
         }))
     }
 
@@ -107,7 +115,7 @@ impl Dynamodb {
         }
         match commit.ledgers.is_empty() {
             true => Ok(()),
-            false => Err(StorageError::Unavailable("this store has no ledgers".to_owned())),
+            false => Err(StorageError::Unavailable("this store appends to ledgers beside the commits".to_owned())),
         }
     }
 }
@@ -126,6 +134,11 @@ impl Storage for Dynamodb {
     async fn read(&self, key: &MachineKey, range: Option<&HistoryRange>) -> Result<Option<Loaded>, StorageError> {
         self.check(&key.ns)?;
         read::machine(&self.table, key, range).await
+    }
+
+    async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError> {
+        self.check(&key.ns)?;
+        read::standing(&self.table, key).await
     }
 
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
@@ -177,9 +190,30 @@ impl Storage for Dynamodb {
         self.abilities.transactions
     }
 
-    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(self)
+    }
+
+    fn ledger(&self) -> Option<&dyn Ledger> {
+        Some(self)
+    }
+
+    fn appended_ledger(&self) -> Option<&dyn Append> {
+        Some(self)
+    }
+
+    async fn dues(
+        &self,
+        shards: Option<&[Shard]>,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError> {
         self.check_open()?;
-        self.all_dues(until, after, limit).await
+        match shards {
+            Some(shards) => self.dues_of_shards(shards.iter().copied(), until, after, limit).await,
+            None => self.dues_of_shards(0..self.shards, until, after, limit).await,
+        }
     }
 
     async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {

@@ -48,7 +48,7 @@ impl Dynamodb {
             entry.insert("v".to_owned(), binary(value));
         }
         if due != i64::MAX {
-            entry.insert("ds".to_owned(), number(keys::shard(&partition, self.shards)));
+            entry.insert("ds".to_owned(), number(machine.shard(self.shards)));
             entry.insert("d".to_owned(), binary(keys::due(due, &partition, Some(it.id))));
         }
         let put = self.table.calls.put_item().table_name(&self.table.name).set_item(Some(entry));

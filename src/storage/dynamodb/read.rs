@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::client::{AT_ONCE, Item, Table, bytes_of};
+use super::client::{AT_ONCE, Item, Table, bytes_of, fault, key};
 use super::keys::{self, FIRST_GENERATION};
 use super::layout::{Layout, Run, Standing, decode_events, decode_runs};
 use crate::machine::{CommitId, Epoch, Head, MachineId, MachineKey, Namespace, Record, RecordError, slice};
@@ -56,6 +56,14 @@ impl Found {
 
 pub async fn found(table: &Table, partition: &[u8]) -> Result<Option<Found>, StorageError> {
     table.get(partition, keys::SELF).await?.as_ref().map(Found::decode).transpose()
+}
+
+pub async fn standing(table: &Table, machine: &MachineKey) -> Result<Option<CommitId>, StorageError> {
+    let get = table.calls.get_item().table_name(&table.name);
+    let get = get.set_key(Some(key(&keys::machine(machine), keys::SELF))).projection_expression("c");
+    let got = get.consistent_read(true).send().await.map_err(|error| fault(&error).error())?;
+    let commit = |item: &Item| bytes_of(item, "c")?.try_into().map(CommitId).map_err(|_| malformed("commit's id"));
+    got.item.as_ref().map(commit).transpose()
 }
 
 pub async fn machine(

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Commit, Due, LONGEST_TAG, Ledger, Listing, Loaded, MachinePage, Outcome, Storage, StorageError};
 use crate::clock::Clock;
-use crate::machine::{Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Shard};
 use crate::wire::HistoryRange;
 
 mod draft;
@@ -244,6 +244,11 @@ impl Storage for Embedded {
         self.look(Some(&key.clone()), move |engine| read::machine(engine, &key, range.as_ref())).await
     }
 
+    async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError> {
+        let key = key.clone();
+        self.look(Some(&key.clone()), move |engine| read::standing(engine, &key)).await
+    }
+
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
         let key = key.clone();
         self.look(Some(&key.clone()), move |engine| {
@@ -313,7 +318,17 @@ impl Storage for Embedded {
         Some(self)
     }
 
-    async fn dues(&self, until: i64, after: Option<&Bytes>, limit: usize) -> Result<Vec<Due>, StorageError> {
+    async fn dues(
+        &self,
+        shards: Option<&[Shard]>,
+        until: i64,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StorageError> {
+        // Never shared, so one shard.
+        if shards.is_some_and(|shards| !shards.contains(&0)) {
+            return Ok(Vec::new());
+        }
         let after = after.cloned();
         self.look(None, move |engine| read::dues(engine, until, after.as_deref(), limit)).await
     }

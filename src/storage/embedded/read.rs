@@ -9,7 +9,7 @@ use fjall::{Readable, Snapshot, UserKey};
 use super::engine::{Engine, read_error};
 use super::keys::{self, DueKey, MachinePrefix};
 use super::values::{self, Entry};
-use crate::machine::{Epoch, Head, MachineId, MachineKey, Namespace, Notification, Record, slice};
+use crate::machine::{CommitId, Epoch, Head, MachineId, MachineKey, Namespace, Notification, Record, slice};
 use crate::storage::{Due, Listed, Listing, Loaded, MachinePage, StorageError};
 use crate::wire::HistoryRange;
 
@@ -97,6 +97,11 @@ pub fn notifications(engine: &Engine, key: &MachineKey, limit: usize) -> Result<
 pub fn tagged(engine: &Engine, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError> {
     let stored = engine.db.snapshot().get(&engine.tags, keys::tag(ns, tag)).map_err(read_error)?;
     stored.as_deref().map(values::decode_tag).transpose()
+}
+
+pub fn standing(engine: &Engine, key: &MachineKey) -> Result<Option<CommitId>, StorageError> {
+    let stored = engine.db.snapshot().get(&engine.machines, keys::machine(key)).map_err(read_error)?;
+    stored.map(|stored| Head::read(&stored).map(|head| head.commit).map_err(values::corrupt)).transpose()
 }
 
 pub fn dues(engine: &Engine, until: i64, after: Option<&[u8]>, limit: usize) -> Result<Vec<Due>, StorageError> {

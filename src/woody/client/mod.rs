@@ -5,6 +5,7 @@
 //! ever sent twice: only a request that the connection gave back untouched goes out again, on another connection.
 
 mod pool;
+mod relay;
 mod reply;
 mod socket;
 
@@ -14,14 +15,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
+use hyper::body::Incoming;
 
 use super::context::Context;
 use super::deadline::format_deadline;
 use super::error::Error;
 use crate::clock::{Clock, Snowflakes};
-use pool::{Peer, Pool};
+use pool::{Leased, Peer, Pool};
 
 static TRACE_ID: HeaderName = HeaderName::from_static("woody.trace-id");
 static SPAN_ID: HeaderName = HeaderName::from_static("woody.span-id");
@@ -96,25 +98,7 @@ impl Client {
         *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
         *request.headers_mut() = self.headers(&peer, context, told)?;
 
-        let connect_by = now + connect_timeout(deadline - now);
-        let exchange = async {
-            loop {
-                let mut connection = self.pool.checkout(&peer, connect_by.min(deadline)).await?;
-                match connection.sender.try_send_request(request).await {
-                    Ok(response) => return Ok((connection, response)),
-                    Err(mut error) => match error.take_message() {
-                        // Given back before one byte of it was written: the connection had closed meanwhile.
-                        Some(untouched) if connection.reused => request = untouched,
-                        Some(_) => return Err(Error::unavailable("closed before the request was sent")),
-                        None => return Err(reply::send_failed(&error.into_error())),
-                    },
-                }
-            }
-        };
-        let (connection, response) = match self.clock.timeout_at(deadline, exchange).await {
-            Ok(done) => done?,
-            Err(_) => return Err(reply::timed_out()),
-        };
+        let (connection, response) = self.send(&peer, request, now, deadline).await?;
         let (parts, mut body) = response.into_parts();
         if parts.status != http::StatusCode::OK {
             // An error's body is nobody's; only without one is the connection good for more.
@@ -130,6 +114,32 @@ impl Client {
         };
         self.pool.checkin(connection);
         reply::open(body)
+    }
+
+    /// The head of the reply to a whole request, by the deadline, and the connection that its body still comes on.
+    async fn send(
+        &self,
+        peer: &Peer,
+        mut request: Request<Full<Bytes>>,
+        now: i64,
+        deadline: i64,
+    ) -> Result<(Leased, Response<Incoming>), Error> {
+        let connect_by = now + connect_timeout(deadline - now);
+        let exchange = async {
+            loop {
+                let mut connection = self.pool.checkout(peer, connect_by.min(deadline)).await?;
+                match connection.sender.try_send_request(request).await {
+                    Ok(response) => return Ok((connection, response)),
+                    Err(mut error) => match error.take_message() {
+                        // Given back before one byte of it was written: the connection had closed meanwhile.
+                        Some(untouched) if connection.reused => request = untouched,
+                        Some(_) => return Err(Error::unavailable("closed before the request was sent")),
+                        None => return Err(reply::send_failed(&error.into_error())),
+                    },
+                }
+            }
+        };
+        self.clock.timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(reply::timed_out()))
     }
 
     fn headers(&self, peer: &Peer, context: &Context, deadline: Option<i64>) -> Result<HeaderMap, Error> {

@@ -17,10 +17,9 @@ use super::refusal::{ERROR_CLASS, ERROR_REASON, Refusal};
 use super::routes::{BadEscape, Routes, Target};
 use super::settings::ServerSettings;
 use super::stream::{Phase, Watch};
-use super::{MethodKind, Plain, Reply, Service};
+use super::{MethodKind, Original, Plain, Reply, Request as Call, Service};
 use crate::clock::Clock;
 use crate::wire::{Header, HeaderError, MessageType, Reader};
-use crate::woody::context::Context;
 use crate::woody::error::Error;
 
 /// The longest rest of a body that is skipped to keep a connection; past it, closing is cheaper.
@@ -82,7 +81,7 @@ async fn answer(
     if body.is_empty() {
         return Err(Refusal::BodyEmpty);
     }
-    let mut args = Reader::new(body, shared.settings.limits);
+    let mut args = Reader::new(body.clone(), shared.settings.limits);
     let header = Header::read(&mut args).map_err(Refusal::Envelope)?;
     if matches!(header.kind, MessageType::Reply | MessageType::Exception) {
         return Err(Refusal::Envelope(HeaderError::Type(header.kind as u8)));
@@ -93,21 +92,24 @@ async fn answer(
             false => Refusal::UnknownFunction(header.name),
         });
     };
+    let original = Original { uri: parts.uri, headers: parts.headers, body };
+    let call = Call { context, name: header.name, args, seqid: header.seqid, original };
     // The message's type counts for as much as the method's: no answer is awaited where either says so.
     if kind == MethodKind::Oneway || header.kind == MessageType::Oneway {
-        shared.handlers.spawn(oneway(service, context, header, args));
+        shared.handlers.spawn(oneway(service, call));
         return Ok(result(Bytes::new(), None));
     }
-    let handler = async move { service.handle(context, header.name, args, header.seqid).await };
+    let handler = async move { service.handle(call).await };
     match shared.handlers.spawn(handler).await {
-        Ok(Ok(Reply { body, business })) => Ok(result(body, business)),
+        Ok(Ok(Reply::Result { body, business })) => Ok(result(body, business)),
+        Ok(Ok(Reply::Relayed(response))) => Ok(response.map(Full::new)),
         Ok(Err(error)) => Err(Refusal::Failed(error)),
         Err(ended) => Err(Refusal::Failed(handler_ended(ended))),
     }
 }
 
-async fn oneway(service: Arc<dyn Service>, context: Context, header: Header, args: Reader) {
-    if let Err(error) = service.handle(context, header.name, args, header.seqid).await {
+async fn oneway(service: Arc<dyn Service>, call: Call) {
+    if let Err(error) = service.handle(call).await {
         tracing::warn!(%error, "oneway handler failed");
     }
 }

@@ -16,8 +16,8 @@ use std::future::Future;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Response;
 use http::request::Parts;
+use http::{HeaderMap, Response, Uri};
 
 pub use accept::Server;
 pub use settings::{Connections, ServerSettings};
@@ -34,12 +34,46 @@ pub enum MethodKind {
     Oneway,
 }
 
-/// A result: a whole Thrift reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+/// One call of a method, with headers and envelope checked.
+pub struct Request {
+    pub context: Context,
+    pub name: Bytes,
+    /// Stands behind the message's header.
+    pub args: Reader,
+    /// Belongs into the reply as it is.
+    pub seqid: i32,
+    pub original: Original,
+}
+
+/// A request as it came, for those who pass it on: its parts are shared or moved here, never copied. Holding it holds
+/// the whole body in memory.
+#[derive(Clone, Debug)]
+pub struct Original {
+    pub uri: Uri,
+    pub headers: HeaderMap,
     pub body: Bytes,
-    /// The name of the declared exception that the body carries.
-    pub business: Option<&'static str>,
+}
+
+/// What goes back to the caller, other than an [`Error`].
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// A whole Thrift reply.
+    Result {
+        body: Bytes,
+        /// The name of the declared exception that the body carries.
+        business: Option<&'static str>,
+    },
+    /// Another server's answer, as it is: its status, its headers without those of the connection, its body.
+    Relayed(Response<Bytes>),
+}
+
+// === impl Reply ===
+
+impl Reply {
+    /// How an error is answered, for those who have something to add to that.
+    pub fn refused(error: Error) -> Response<Bytes> {
+        refusal::Refusal::Failed(error).response().map(|_| Bytes::new())
+    }
 }
 
 /// A Thrift service behind a path.
@@ -48,9 +82,8 @@ pub trait Service: Send + Sync + 'static {
     /// None: the service has no such method.
     fn method(&self, name: &[u8]) -> Option<MethodKind>;
 
-    /// Runs to its end whatever the client does. `args` stands behind the message's header; `seqid` belongs into the
-    /// reply as it is. What can't be read converts into an [`Error`] of its own.
-    async fn handle(&self, context: Context, name: Bytes, args: Reader, seqid: i32) -> Result<Reply, Error>;
+    /// Runs to its end whatever the client does. What can't be read converts into an [`Error`] of its own.
+    async fn handle(&self, request: Request) -> Result<Reply, Error>;
 }
 
 /// An HTTP route that is not woody: any method, no header checks, the request's body is ignored. Any

@@ -1,0 +1,106 @@
+//! The heartbeat of this instance, which its leases hang on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Cluster, new_instance};
+use crate::storage::leases::{Heartbeat, InstanceId};
+
+/// A heartbeat that was put, and whose answer is not known to have come.
+struct UnderWay {
+    heartbeat: Heartbeat,
+    /// When it was first put: others may have seen it since.
+    began: i64,
+}
+
+// === impl Cluster: the heart ===
+
+impl Cluster {
+    /// Puts heartbeats until it is told to stop. Returns the last one that stands.
+    pub(super) async fn keep_beating(self: Arc<Self>) -> Option<(InstanceId, u64)> {
+        let mut standing: Option<(InstanceId, u64)> = None;
+        let mut under_way: Option<UnderWay> = None;
+        while !self.ended.is_cancelled() {
+            let again = under_way.is_some();
+            let put = under_way.take().unwrap_or_else(|| self.next_beat(standing));
+            let answer = self.within(self.tick_ms, self.leases().beat(&put.heartbeat)).await;
+            let pause = match answer {
+                Ok(true) => {
+                    standing = Some((put.heartbeat.instance, put.heartbeat.beat));
+                    self.beat_stands(put.began);
+                    // What was put again says little of now: the next one does.
+                    if again { 0 } else { self.jittered(self.tick_ms) }
+                }
+                Ok(false) => {
+                    standing = None;
+                    self.fenced();
+                    0
+                }
+                // INVARIANT: the same beat is put again until the answer is definite. What is trusted counts from the
+                // first time, for that is what others may count from.
+                Err(error) => {
+                    if !self.cut_off.swap(true, Ordering::AcqRel) {
+                        tracing::warn!(%error, "the heartbeat can't be put; it is tried again");
+                    }
+                    under_way = Some(put);
+                    self.jittered(self.tick_ms / 4)
+                }
+            };
+            let from = self.clock.monotonic();
+            tokio::select! {
+                () = self.clock.sleep_until_monotonic(from + pause) => {}
+                // News for the others, but not one heartbeat each.
+                () = self.news.notified(), if under_way.is_none() => {
+                    self.clock.sleep_until_monotonic(from + self.gap_ms.min(pause)).await;
+                }
+                () = self.ended.cancelled() => {}
+            }
+        }
+        standing
+    }
+
+    fn next_beat(&self, standing: Option<(InstanceId, u64)>) -> UnderWay {
+        let began = self.clock.monotonic();
+        let instance = self.view.me();
+        // INVARIANT: the number of changes is read before the heartbeat goes out, so that it tells of no change too few.
+        let heartbeat = Heartbeat {
+            instance,
+            beat: standing.filter(|(of, _)| *of == instance).map_or(1, |(_, beat)| beat + 1),
+            changes: self.stats.changes.load(Ordering::Acquire),
+            address: self.address.clone(),
+            leaving: self.leaving.is_cancelled(),
+        };
+        UnderWay { heartbeat, began }
+    }
+
+    fn beat_stands(&self, began: i64) {
+        self.shards.trust_until(began + self.lease_ms - self.margin_ms);
+        self.stats.stood.store(began, Ordering::Release);
+        if self.cut_off.swap(false, Ordering::AcqRel) {
+            tracing::info!("the heartbeat stands again");
+        }
+        self.beating.send_if_modified(|beating| !std::mem::replace(beating, true));
+        self.view.touch();
+    }
+
+    /// Another has declared this instance dead, and may have its shards by now. It begins again as a new one.
+    fn fenced(&self) {
+        let (before, lost) = {
+            let mut known = self.view.known();
+            // IMPORTANT: under the lock, so that no shard is taken in the old name after this.
+            self.shards.trust_until(i64::MIN);
+            let lost = self.shards.owned();
+            for shard in &lost {
+                self.shards.lose(*shard);
+            }
+            (std::mem::replace(&mut known.me, new_instance()), lost)
+        };
+        self.stats.fenced.fetch_add(1, Ordering::Relaxed);
+        self.stats.stood.store(i64::MIN, Ordering::Release);
+        self.beating.send_replace(false);
+        tracing::error!(instance = %before, now = %self.view.me(), lost = lost.len(), "declared dead by another instance");
+        let engine = self.engine.clone();
+        self.tasks.spawn(async move { engine.release(&lost).await });
+        self.view.touch();
+    }
+}
