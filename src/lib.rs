@@ -16,6 +16,7 @@
 //! - [`wire`] is Thrift: the codec and the interface types.
 //!
 //! Leaves that anyone may use: [`config`] (the file, checked), [`telemetry`] (metrics), [`clock`] (time and randomness).
+//! [`failpoint`] lets tests end the process at places that matter; releases have none.
 
 pub mod api;
 pub mod clock;
@@ -23,6 +24,7 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod engine;
+pub mod failpoint;
 pub mod machine;
 pub mod ops;
 pub mod processor;

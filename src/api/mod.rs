@@ -6,6 +6,7 @@ mod failure;
 
 use failure::Failure;
 
+use crate::failpoint::{self, Failpoint};
 use crate::wire::{self, Exception, HistoryRange, Method, Reader};
 use crate::woody::{self, Reply};
 
@@ -22,11 +23,14 @@ fn reply<M: Method>(seqid: i32, result: Result<M::Success, Failure>) -> Result<R
     };
     let business = result.as_ref().err().map(Exception::name);
     let body = wire::write_reply::<M>(seqid, &result).map_err(|error| woody::Error::unexpected(error.to_string()))?;
+    failpoint::reached(Failpoint::AnswerEncoded);
     Ok(Reply::Result { body, business })
 }
 
 fn args<M: Method>(mut reader: Reader) -> Result<M::Args, woody::Error> {
-    Ok(wire::read_args::<M>(&mut reader)?)
+    let args = wire::read_args::<M>(&mut reader)?;
+    failpoint::reached(Failpoint::RequestDecoded);
+    Ok(args)
 }
 
 /// A range that can be worked off: refused before anything is called.

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::namespace::NamespaceEngine;
 use crate::clock::Elapsed;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{Epoch, MachineKey, Parcel};
 use crate::sink::{Content, Delivery, Receipt, Sink, SinkError};
 use crate::storage::StorageError;
@@ -82,7 +83,10 @@ impl Job {
                 Content::Events { epoch: *epoch, first: *first, events, behind: self.behind }
             }
         };
-        self.to.publish(Delivery { key: self.key.clone(), content }).await
+        failpoint::reached(Failpoint::BeforeDelivery);
+        let receipt = self.to.publish(Delivery { key: self.key.clone(), content }).await?;
+        failpoint::reached(Failpoint::AfterDelivery);
+        Ok(receipt)
     }
 }
 

@@ -146,7 +146,6 @@ impl Shared {
 impl Engine {
     /// Starts scanning for dues at once. `shards` are those that this instance owns of a storage that others use too;
     /// none, if it is alone.
-    #[allow(clippy::too_many_arguments)]
     pub fn start(
         storage: Arc<dyn Storage>,
         shards: Option<Arc<Shards>>,

@@ -9,6 +9,7 @@ use super::Request;
 use super::error::EngineError;
 use super::namespace::NamespaceEngine;
 use super::worker::Worker;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{Impact, MachineId, Record, RequestContext, Slice};
 use crate::processor::{Modernizer, ModernizerError};
 use crate::wire::{Event, HistoryRange, Limits, MachineEvent, Reader, Wire, Writer};
@@ -74,6 +75,7 @@ impl NamespaceEngine {
         events.sort_by_key(|(id, _)| *id);
         let deadline = self.shared.clock.now().saturating_add(SWAP_MS);
         let impact = Impact::Modernize { epoch: view.record.epoch, events };
+        failpoint::reached(Failpoint::Modernized);
         self.execute(id, impact, Request { context, deadline }).await.map(drop)
     }
 }

@@ -15,6 +15,7 @@ use super::schedule::{Next, Schedule};
 use super::worker::{Message, Queued, Reply, Worker};
 use super::{NamespaceOptions, Request, Shared, SinkOptions};
 use crate::clock::{Clock, random_unit};
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{
     CommitId, Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext,
     Success, slice,
@@ -133,6 +134,7 @@ impl NamespaceEngine {
         let (reply, answer) = oneshot::channel();
         let queued = Queued { impact, request, reply: Reply::new(reply), admitted };
         self.send(&id, Message::Step(Box::new(queued)))?;
+        failpoint::reached(Failpoint::StepQueued);
         match self.shared.clock.timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(EngineError::Killed),
@@ -190,7 +192,9 @@ impl NamespaceEngine {
         };
         let notification = Notification { id: self.shared.snowflakes.next(), epoch, args, range, context };
         let now = self.shared.clock.now();
+        failpoint::reached(Failpoint::BeforeNotificationPut);
         self.shared.storage.put_notification(&self.key(id.clone()), &notification, now).await?;
+        failpoint::reached(Failpoint::NotificationPut);
         self.metrics.notification_created.inc();
         if self.options.notifications.is_some() {
             // If it can't be told now, the entry's own due is found by the next scan.

@@ -17,6 +17,7 @@ use super::delivery::{Job, Sent};
 use super::error::EngineError;
 use super::worker::Worker;
 use crate::clock::random_unit;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{Impact, Parcel, RequestContext, Slice, Unsent};
 use crate::sink::{Receipt, SinkError};
 
@@ -209,6 +210,7 @@ impl Worker {
             }
         });
         self.outbox.unnoted |= taken;
+        failpoint::reached(Failpoint::DeliveryKnown);
         self.ship();
     }
 

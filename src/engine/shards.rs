@@ -18,7 +18,7 @@ pub struct Shards {
     next: AtomicU64,
     /// Monotonic milliseconds up to which the leases are trusted.
     trusted_until: AtomicI64,
-    /// Shards were taken: their dues are to be looked for.
+    /// Shards were taken, or are trusted again: their dues are to be looked for.
     pub(super) taken: Notify,
 }
 

@@ -9,6 +9,7 @@ use super::error::EngineError;
 use super::worker::Worker;
 use super::{Request, Shared};
 use crate::clock::{random_bytes, random_unit};
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{
     self, Answer, CommitId, Dispatch, Impact, NotificationId, Outcome, Record, RequestContext, Slice, Stamp, Status,
     Success, slice,
@@ -92,6 +93,7 @@ impl Worker {
         request: &Request,
         waiting: &[NotificationId],
     ) -> Result<Option<Success>, EngineError> {
+        failpoint::reached_by(Failpoint::RecordRead, impact);
         match self.round(record, impact, request, waiting).await {
             Ok(Round::Committed(answer)) => Ok(Some(answer?)),
             Ok(Round::Conflict) => Ok(None),
@@ -187,9 +189,11 @@ impl Worker {
         };
         let deadline = request.deadline;
         let question = Question { ask, machine, context: request.context.clone(), deadline };
+        failpoint::reached_by(Failpoint::BeforeProcessor, impact);
         let answer = self.namespace.options.processor.ask(question);
         let outcome = self.shared().clock.timeout_at(deadline.saturating_add(GUARD_MS), answer).await;
         let outcome = outcome.unwrap_or_else(|_| Outcome::Transient("the processor did not answer in time".to_owned()));
+        failpoint::reached_by(Failpoint::AfterProcessor, impact);
         if let Outcome::Transient(reason) | Outcome::HeldBack(reason) = &outcome {
             self.namespace.metrics.transient_error.inc();
             tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, impact = impact.name(), reason, "the processor is unavailable");
@@ -258,12 +262,14 @@ impl Worker {
                 tag: step.tag,
                 ledgers: if step.events.is_empty() { Vec::new() } else { self.namespace.options.ledgers.clone() },
             };
+            failpoint::reached_by(Failpoint::BeforeCommit, impact);
             match self.commit(commit, request.deadline).await? {
                 Put::Committed => break (next, step.events, decision.answer),
                 Put::Conflict => return Ok(Round::Conflict),
                 Put::TagTaken => stamp = Stamp { commit: CommitId(random_bytes()), tag_taken: true, ..stamp },
             }
         };
+        failpoint::reached_by(Failpoint::AfterCommit, impact);
         self.outbox.noted();
         self.committed_events |= !events.is_empty();
         self.count(record, next.as_deref(), impact);

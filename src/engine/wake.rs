@@ -9,6 +9,7 @@ use super::NamespaceOptions;
 use super::error::EngineError;
 use super::namespace::Ticket;
 use super::worker::Worker;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{
     Dispatch, Impact, NotificationId, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
 };
@@ -132,6 +133,7 @@ impl Worker {
 
     async fn pay(&mut self, record: &Arc<Record>) -> Woken {
         let mut epochs = Vec::new();
+        failpoint::reached(Failpoint::BeforePayment);
         for debt in record.payable() {
             epochs.push(debt.epoch);
             let paid = self.shared().storage.delete_epoch(&self.key, debt.epoch, debt.last_event).await;
@@ -139,6 +141,7 @@ impl Worker {
                 return self.postponed(&error.into());
             }
         }
+        failpoint::reached(Failpoint::AfterPayment);
         self.conclude(record, Impact::Paid { epochs }, RequestContext::default(), HOUSEKEEPING_MS).await
     }
 
@@ -216,8 +219,12 @@ impl Worker {
             }
             Err(error) => return self.postponed(&error),
         }
+        failpoint::reached(Failpoint::BeforeSettling);
         match self.shared().storage.settle_notifications(&self.key, delete, park).await {
-            Ok(()) => Woken::Done,
+            Ok(()) => {
+                failpoint::reached(Failpoint::AfterSettling);
+                Woken::Done
+            }
             Err(error) => self.postponed(&error.into()),
         }
     }

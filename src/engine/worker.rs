@@ -16,6 +16,7 @@ use super::owner::Ownership;
 use super::registry::{Cell, Seat};
 use super::{Request, Shared};
 use crate::clock::Stopwatch;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{Impact, MachineKey, NotificationId, Record, RequestContext, Success};
 
 #[derive(Debug)]
@@ -178,7 +179,7 @@ impl Worker {
             return reply.send(Err(EngineError::NotOwner));
         }
         self.committed_events = false;
-        let answer = AssertUnwindSafe(self.take(impact, &request)).catch_unwind().await;
+        let answer = AssertUnwindSafe(self.take(&impact, &request)).catch_unwind().await;
         let mut answer = answer.unwrap_or_else(|_| {
             self.panicked();
             Err(EngineError::Killed)
@@ -192,6 +193,7 @@ impl Worker {
         }
         self.reschedule();
         drop(admitted);
+        failpoint::reached_by(Failpoint::BeforeAnswer, &impact);
         reply.send(answer);
     }
 
@@ -318,10 +320,10 @@ impl Worker {
     }
 
     /// A step that was asked for, with its metrics.
-    async fn take(&mut self, impact: Impact, request: &Request) -> Result<Success, EngineError> {
-        let watch = self.begun(&impact);
-        let answer = self.step(&impact, request).await;
-        self.ended(&impact, watch);
+    async fn take(&mut self, impact: &Impact, request: &Request) -> Result<Success, EngineError> {
+        let watch = self.begun(impact);
+        let answer = self.step(impact, request).await;
+        self.ended(impact, watch);
         answer
     }
 

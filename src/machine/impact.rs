@@ -47,6 +47,23 @@ pub enum Impact {
     Forget,
 }
 
+/// What an impact is, without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ImpactKind {
+    Init,
+    Call,
+    Repair,
+    SimpleRepair,
+    Remove,
+    Timeout,
+    Notification,
+    Drained,
+    Paid,
+    Acknowledged,
+    Modernize,
+    Forget,
+}
+
 /// An entry of its own in the store until it takes effect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
@@ -157,6 +174,59 @@ impl Impact {
             Self::Notification(_) => "notification",
             Self::Modernize { .. } => "modernize",
             Self::Drained | Self::Paid { .. } | Self::Acknowledged | Self::Forget => "continuation",
+        }
+    }
+
+    pub fn kind(&self) -> ImpactKind {
+        match self {
+            Self::Init { .. } => ImpactKind::Init,
+            Self::Call { .. } => ImpactKind::Call,
+            Self::Repair { .. } => ImpactKind::Repair,
+            Self::SimpleRepair => ImpactKind::SimpleRepair,
+            Self::Remove => ImpactKind::Remove,
+            Self::Timeout => ImpactKind::Timeout,
+            Self::Notification(_) => ImpactKind::Notification,
+            Self::Drained => ImpactKind::Drained,
+            Self::Paid { .. } => ImpactKind::Paid,
+            Self::Acknowledged => ImpactKind::Acknowledged,
+            Self::Modernize { .. } => ImpactKind::Modernize,
+            Self::Forget => ImpactKind::Forget,
+        }
+    }
+}
+
+// === impl ImpactKind ===
+
+impl ImpactKind {
+    pub const ALL: [Self; 12] = [
+        Self::Init,
+        Self::Call,
+        Self::Repair,
+        Self::SimpleRepair,
+        Self::Remove,
+        Self::Timeout,
+        Self::Notification,
+        Self::Drained,
+        Self::Paid,
+        Self::Acknowledged,
+        Self::Modernize,
+        Self::Forget,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Call => "call",
+            Self::Repair => "repair",
+            Self::SimpleRepair => "simple_repair",
+            Self::Remove => "remove",
+            Self::Timeout => "timeout",
+            Self::Notification => "notification",
+            Self::Drained => "drained",
+            Self::Paid => "paid",
+            Self::Acknowledged => "acknowledged",
+            Self::Modernize => "modernize",
+            Self::Forget => "forget",
         }
     }
 }

@@ -19,7 +19,7 @@ pub use apply::{Decision, Limits, Policy, Stamp, Step, apply};
 pub use dispatch::{Dispatch, dispatch};
 pub use history::{Slice, slice};
 pub use impact::{
-    Action, Answer, Change, Impact, Notification, NotificationId, Outcome, Refusal, Success, TimerChange,
+    Action, Answer, Change, Impact, ImpactKind, Notification, NotificationId, Outcome, Refusal, Success, TimerChange,
 };
 pub use key::{CommitId, Epoch, KeyError, MachineId, MachineKey, Namespace};
 pub use outbox::{

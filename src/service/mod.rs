@@ -109,7 +109,13 @@ pub async fn start_on(settings: Settings, clock: Clock) -> Result<Running, Start
     run(settings, clock, server, metrics, storage).await
 }
 
-/// As [`start_on`], over a storage that is open already: one that several services of a process share.
+/// As [`start`], on a storage of one's own: what `settings.storage` says is not looked at. The storage is closed when
+/// the service stops.
+pub async fn start_with_storage(settings: Settings, storage: Arc<dyn Storage>) -> Result<Running, StartError> {
+    start_over(settings, Clock::system(), storage).await
+}
+
+/// As [`start_with_storage`], on a clock of one's own; several services of a process may share the storage.
 pub async fn start_over(settings: Settings, clock: Clock, storage: Arc<dyn Storage>) -> Result<Running, StartError> {
     let server = bind(&settings, &clock)?;
     run(settings, clock, server, Metrics::new(), storage).await

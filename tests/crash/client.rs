@@ -1,7 +1,6 @@
 //! A client with machines of its own: it steps them at random, and knows what must have become of each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
 use machinegun::wire::Exception;
@@ -10,6 +9,7 @@ use tokio::sync::watch;
 use super::dice::Dice;
 use super::ledger::Follower;
 use super::life::{Machine, Step};
+use super::round::End;
 use crate::process::peer::{Answer, Failure, NAMESPACE, Peer};
 use crate::process::processor::{Order, Processor};
 use crate::process::{soon, within};
@@ -48,16 +48,16 @@ impl Client {
         self.machines.iter().filter(|it| it.open.is_some()).count()
     }
 
-    /// Steps its machines until the service is killed. Until then every step must succeed.
-    pub async fn work(mut self, peer: Peer, killed: Arc<AtomicBool>, steps: Arc<watch::Sender<u64>>) -> Self {
+    /// Steps its machines until the service ends. Until then every step must succeed.
+    pub async fn work(mut self, peer: Peer, end: Arc<End>, steps: Arc<watch::Sender<u64>>) -> Self {
         let peer = peer.in_namespace(&self.ns);
-        while !killed.load(Ordering::SeqCst) {
+        while !end.has_come() {
             let at = self.dice.below(MACHINES as u64) as usize;
             let step = self.choose(at);
             let machine = &mut self.machines[at];
             machine.open = Some(step.clone());
             if let Err(failure) = take(&peer, &machine.id, &step).await {
-                assert!(killed.load(Ordering::SeqCst), "{}: {step:?}: {failure:?}", machine.id);
+                assert!(end.explains_a_failure(), "{}: {step:?}: {failure:?}", machine.id);
                 break;
             }
             machine.acknowledged();
@@ -65,13 +65,13 @@ impl Client {
             if let Step::Call(order) = &step {
                 for ledger in &mut self.ledgers {
                     let read = ledger.finds(&peer, &self.ns, &self.machines[at].id, order).await;
-                    assert!(read.is_ok() || killed.load(Ordering::SeqCst), "GetHistory: {read:?}");
+                    assert!(read.is_ok() || end.explains_a_failure(), "GetHistory: {read:?}");
                 }
             }
             if self.dice.below(4) == 0 {
                 match peer.machine(&self.machines[at].id).await {
                     Ok(found) => self.machines[at].holds(found.as_ref()),
-                    Err(failure) => assert!(killed.load(Ordering::SeqCst), "GetMachine: {failure:?}"),
+                    Err(failure) => assert!(end.explains_a_failure(), "GetMachine: {failure:?}"),
                 }
             }
         }

@@ -7,6 +7,7 @@ use machinegun::machine::KEPT_COMMITS;
 use machinegun::storage::contract::sample::{Sample, committed, due_times, entry_ids, events, put};
 use machinegun::storage::contract::tags::{claim, holder};
 use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions};
+use machinegun::storage::leases::{Heartbeat, InstanceId, Leases, Owner};
 use machinegun::storage::{Commit, Outcome, Storage, StorageError};
 
 use super::proxy::Proxy;
@@ -169,6 +170,48 @@ async fn a_throttled_commit_is_refused_unless_an_earlier_put_may_be_under_way() 
     assert_unknown(&store.commit(lost.clone()).await);
     committed(&*store, lost).await;
     other.assert_stands(&*direct, &events(1..=1)).await;
+}
+
+#[tokio::test]
+async fn lost_answers_about_leases_are_told_and_recognised_when_asked_again() {
+    let (proxy, store, direct) = two_ways().await;
+    let instance = InstanceId([7; 16]);
+    let heartbeat = |beat| Heartbeat { instance, beat, changes: 0, address: "a:1".to_owned(), leaving: false };
+    for beat in [1, 2] {
+        proxy.lose_next_answer();
+        assert!(store.beat(&heartbeat(beat)).await.is_err());
+        assert_eq!(direct.heartbeats().await, Ok(vec![heartbeat(beat)]), "it was done all the same");
+        assert_eq!(store.beat(&heartbeat(beat)).await, Ok(true));
+    }
+    let owner = Owner { shard: 3, epoch: 1, instance: Some(instance) };
+    proxy.lose_next_answer();
+    assert!(store.assign(&owner).await.is_err());
+    assert_eq!(store.assign(&owner).await, Ok(true));
+    assert_eq!(direct.owners().await, Ok(vec![owner]));
+    for (instance, beats) in [(instance, 2), (InstanceId([8; 16]), 1)] {
+        if beats == 1 {
+            assert_eq!(store.beat(&Heartbeat { instance, ..heartbeat(1) }).await, Ok(true));
+        }
+        proxy.lose_next_answer();
+        assert!(store.fence(instance, beats).await.is_err());
+        assert_eq!(store.fence(instance, beats).await, Ok(true));
+        assert_eq!(direct.heartbeats().await, Ok(vec![]));
+    }
+}
+
+/// Its time counts: who was put off has to know it, and to look at the clock before it asks again.
+#[tokio::test]
+async fn a_heartbeat_is_put_once_whatever_it_meets() {
+    let (proxy, store, direct) = two_ways().await;
+    let heartbeat =
+        Heartbeat { instance: InstanceId([7; 16]), beat: 1, changes: 0, address: "a:1".to_owned(), leaving: false };
+    proxy.throttle_next();
+    assert!(store.beat(&heartbeat).await.is_err());
+    proxy.fail_next();
+    assert!(store.beat(&heartbeat).await.is_err());
+    proxy.lose_next_request();
+    assert!(store.beat(&heartbeat).await.is_err());
+    assert_eq!(direct.heartbeats().await, Ok(vec![]));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Histories that outgrow their item, and steps that never fit one.
 
 use bytes::Bytes;
+use machinegun::machine::{LifeChange, Lifecycle, MOST_PARCELS, Parcel, SHORTEST_REASON, Unsent};
 use machinegun::storage::contract::sample::{Sample, committed, events, everything};
 use machinegun::storage::dynamodb::Dynamodb;
 use machinegun::storage::{Commit, Storage};
@@ -114,4 +115,28 @@ async fn a_notification_larger_than_an_item_is_read_back_and_deleted() {
     assert_eq!(store.notifications(&sample.key, 9).await, Ok(vec![it]));
     assert_eq!(store.settle_notifications(&sample.key, &[7], &[]).await, Ok(()));
     assert_eq!(store.notifications(&sample.key, 9).await, Ok(vec![]));
+}
+
+/// As much as the bounds let a machine owe, to three sinks at once.
+#[tokio::test]
+async fn a_record_that_owes_its_sinks_much_is_read_back_and_shrinks_again() {
+    let options = services::made_table().await;
+    let store = Dynamodb::open(&options).await.unwrap();
+    let mut sample = Sample::new("one");
+    sample.commit_step(&*store, &[], None).await;
+    let parcels: Vec<_> = (0..MOST_PARCELS as i64)
+        .map(|number| match number % 2 {
+            0 => Parcel::Events { epoch: sample.epoch(), first: number, last: number },
+            _ => Parcel::Lifecycle(Lifecycle {
+                at_micros: number,
+                change: LifeChange::Failed { reason: "r".repeat(SHORTEST_REASON) },
+            }),
+        })
+        .collect();
+    for sinks in [3, 1, 0] {
+        let unsent = (0..sinks).map(|sink| Unsent { sink: format!("s{sink}"), parcels: parcels.clone(), behind: sink });
+        committed(&*store, sample.step_with(&[], |record| record.unsent = unsent.collect())).await;
+        let loaded = store.read(&sample.key, None).await.unwrap().unwrap();
+        assert_eq!(&loaded.record, sample.record(), "{sinks}");
+    }
 }

@@ -8,9 +8,9 @@ mod ledger;
 mod proxy;
 mod schema;
 mod service;
-mod shim;
 #[path = "../services/mod.rs"]
 mod services;
+mod shim;
 
 use std::sync::Arc;
 

@@ -1,7 +1,10 @@
-//! A store that fails as it is told to.
+//! A store that fails as it is told to, or at random by a seed: requests are late, refused, done or not and nobody is told
+//! which, done long after they were put again, or another writer comes between.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -15,6 +18,7 @@ use machinegun::storage::{
 };
 use machinegun::wire::HistoryRange;
 
+use crate::dice::Dice;
 use crate::scripted::{Gate, Inside};
 
 /// What becomes of a commit.
@@ -33,6 +37,32 @@ pub enum Fault {
     Panic,
 }
 
+/// What goes wrong at random with a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Accident {
+    Refused,
+    UnknownDone,
+    UnknownLate,
+    UnknownNever,
+    /// Another writer commits first, and changes nothing.
+    Overtaken,
+    LateBefore,
+    LateAfter,
+    /// One of unknown result is done after all, before its next put or after it.
+    Landed,
+}
+
+/// How often each has happened.
+#[derive(Debug, Default)]
+pub struct Accidents(BTreeMap<Accident, usize>);
+
+/// Commits of unknown result that may still be done at any time. They outlive the run that put them.
+#[derive(Clone, Default)]
+pub struct UnderWay(Arc<Mutex<Vec<Commit>>>);
+
+/// A commit's name, and whether it puts a record.
+type Mark = (MachineKey, Option<CommitId>, bool);
+
 pub struct Faulty {
     inner: Arc<dyn Storage>,
     faults: Mutex<VecDeque<Fault>>,
@@ -43,14 +73,23 @@ pub struct Faulty {
     pub down: AtomicBool,
     /// Deletions are refused.
     pub keeps: AtomicBool,
-    /// In how many of 100 commits something goes wrong.
+    /// In how many of 100 requests something goes wrong.
     pub chaos: AtomicU32,
-    seed: AtomicU64,
+    seed: u64,
+    /// For each machine's commits, and for its other requests: so its accidents are the same, however the machines'
+    /// requests come one after the other.
+    dice: Mutex<HashMap<(MachineKey, bool), Dice>>,
+    under_way: UnderWay,
+    accidents: Mutex<Vec<Accident>>,
+    /// Commits whose last answer was "unknown": refusing them would be a lie.
+    unknown: Mutex<HashSet<Mark>>,
     pub reads: AtomicUsize,
     pub standings: AtomicUsize,
     pub event_reads: AtomicUsize,
     pub notification_reads: AtomicUsize,
     pub scans: AtomicUsize,
+    /// The shards that the last scan was of.
+    pub scanned: Mutex<Option<Vec<Shard>>>,
     /// Epochs whose events were deleted.
     pub deleted: Mutex<Vec<Epoch>>,
 }
@@ -58,7 +97,7 @@ pub struct Faulty {
 // === impl Faulty ===
 
 impl Faulty {
-    pub fn new(inner: Arc<dyn Storage>) -> Arc<Self> {
+    pub fn new(inner: Arc<dyn Storage>, seed: u64, under_way: UnderWay) -> Arc<Self> {
         Arc::new(Self {
             inner,
             faults: Mutex::default(),
@@ -67,12 +106,17 @@ impl Faulty {
             down: AtomicBool::new(false),
             keeps: AtomicBool::new(false),
             chaos: AtomicU32::new(0),
-            seed: AtomicU64::new(7),
+            seed,
+            dice: Mutex::default(),
+            under_way,
+            accidents: Mutex::default(),
+            unknown: Mutex::default(),
             reads: AtomicUsize::new(0),
             standings: AtomicUsize::new(0),
             event_reads: AtomicUsize::new(0),
             notification_reads: AtomicUsize::new(0),
             scans: AtomicUsize::new(0),
+            scanned: Mutex::default(),
             deleted: Mutex::default(),
         })
     }
@@ -102,6 +146,11 @@ impl Faulty {
         self.commits.lock().unwrap().clone()
     }
 
+    /// What went wrong with commits, in order.
+    pub fn accidents(&self) -> Vec<Accident> {
+        self.accidents.lock().unwrap().clone()
+    }
+
     /// The store without its faults.
     pub fn inner(&self) -> &Arc<dyn Storage> {
         &self.inner
@@ -111,31 +160,132 @@ impl Faulty {
         if self.down.load(Ordering::SeqCst) { Err(unavailable()) } else { Ok(()) }
     }
 
-    /// Evenly spread, and the same in each run as far as the order of asking is.
-    fn dice(&self, sides: u64) -> u64 {
-        let mut x = self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (x ^ (x >> 31)) % sides
+    fn roll(&self, key: &MachineKey, commits: bool, sides: u64) -> u64 {
+        let mut all = self.dice.lock().unwrap();
+        let dice = all.entry((key.clone(), commits)).or_insert_with(|| {
+            let mut hasher = DefaultHasher::new();
+            (self.seed, key, commits).hash(&mut hasher);
+            Dice::new(hasher.finish())
+        });
+        dice.below(sides)
     }
 
-    fn next_fault(&self) -> Option<Fault> {
-        if let Some(fault) = self.faults.lock().unwrap().pop_front() {
-            return Some(fault);
+    fn is_unlucky(&self, key: &MachineKey, commits: bool) -> bool {
+        let chaos = u64::from(self.chaos.load(Ordering::SeqCst));
+        chaos > 0 && self.roll(key, commits, 100) < chaos
+    }
+
+    /// Others have their turns.
+    async fn dawdle(&self, key: &MachineKey, commits: bool) {
+        for _ in 0..self.roll(key, commits, 40) {
+            tokio::task::yield_now().await;
         }
-        let unlucky = self.dice(100) < u64::from(self.chaos.load(Ordering::SeqCst));
-        unlucky.then(|| match self.dice(3) {
-            0 => Fault::Refuse,
-            side => Fault::Unknown { applied: side == 1 },
-        })
     }
 
+    async fn accident(&self, commit: Commit) -> Outcome {
+        let key = commit.key.clone();
+        if self.chaos.load(Ordering::SeqCst) > 0 {
+            self.land(&key).await;
+        }
+        if !self.is_unlucky(&key, true) {
+            return self.inner.commit(commit).await;
+        }
+        use Accident::{Landed, LateAfter, LateBefore, Overtaken, Refused, UnknownDone, UnknownLate, UnknownNever};
+        let all = [Refused, UnknownDone, UnknownLate, UnknownNever, Overtaken, LateBefore, LateAfter];
+        let accident = all[self.roll(&key, true, all.len() as u64) as usize];
+        self.accidents.lock().unwrap().push(accident);
+        match accident {
+            Refused => return Outcome::Refused(unavailable()),
+            Landed => unreachable!("it happens to earlier commits"),
+            UnknownDone => drop(self.inner.commit(commit).await),
+            UnknownLate => self.under_way.0.lock().unwrap().push(commit),
+            UnknownNever => {}
+            Overtaken => {
+                if self.inner.read(&key, None).await.is_ok_and(|found| found.is_some()) {
+                    self.intrude(&key, |record| record).await;
+                }
+                return self.inner.commit(commit).await;
+            }
+            LateBefore => {
+                self.dawdle(&key, true).await;
+                return self.inner.commit(commit).await;
+            }
+            LateAfter => {
+                let answer = self.inner.commit(commit).await;
+                self.dawdle(&key, true).await;
+                return answer;
+            }
+        }
+        Outcome::Unknown(unavailable())
+    }
+
+    /// Some of the machine's commits that are still under way come to their end: done, or in conflict with what stands.
+    async fn land(&self, key: &MachineKey) {
+        let (landing, flying): (Vec<_>, Vec<_>) = std::mem::take(&mut *self.under_way.0.lock().unwrap())
+            .into_iter()
+            .partition(|commit| commit.key == *key && self.roll(key, true, 3) == 0);
+        self.under_way.0.lock().unwrap().extend(flying);
+        for commit in landing {
+            if self.inner.commit(commit).await == Outcome::Committed {
+                self.accidents.lock().unwrap().push(Accident::Landed);
+            }
+        }
+    }
+
+    /// A request that is no commit: refused, done and refused all the same, or late.
+    async fn request<T>(
+        &self,
+        key: &MachineKey,
+        request: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        self.up()?;
+        if !self.is_unlucky(key, false) {
+            return request.await;
+        }
+        match self.roll(key, false, 4) {
+            0 => Err(unavailable()),
+            1 => request.await.and(Err(unavailable())),
+            2 => {
+                self.dawdle(key, false).await;
+                request.await
+            }
+            _ => {
+                let answer = request.await;
+                self.dawdle(key, false).await;
+                answer
+            }
+        }
+    }
+
+    /// A commit's answer, which never contradicts an earlier one: refused means that no earlier put was done either.
     async fn faulty(&self, commit: Commit) -> Outcome {
-        if let Err(error) = self.up() {
-            return Outcome::Refused(error);
+        let mark = (
+            commit.key.clone(),
+            commit.record.as_ref().map_or(commit.expect, |it| Some(it.commit)),
+            commit.record.is_some(),
+        );
+        let outcome = match self.up() {
+            Err(error) => Outcome::Refused(error),
+            Ok(()) => self.put(commit).await,
+        };
+        let mut unknown = self.unknown.lock().unwrap();
+        match outcome {
+            Outcome::Refused(error) if unknown.contains(&mark) => Outcome::Unknown(error),
+            Outcome::Unknown(error) => {
+                unknown.insert(mark);
+                Outcome::Unknown(error)
+            }
+            outcome => {
+                unknown.remove(&mark);
+                outcome
+            }
         }
-        match self.next_fault() {
-            None => self.inner.commit(commit).await,
+    }
+
+    async fn put(&self, commit: Commit) -> Outcome {
+        let fault = self.faults.lock().unwrap().pop_front();
+        match fault {
+            None => self.accident(commit).await,
             Some(Fault::Corrupt) => Outcome::Refused(StorageError::Corrupt("the test has it so".to_owned())),
             Some(Fault::Refuse) => Outcome::Refused(unavailable()),
             Some(Fault::Unknown { applied }) => {
@@ -175,6 +325,21 @@ impl Faulty {
     }
 }
 
+// === impl Accidents ===
+
+impl Accidents {
+    pub fn add(&mut self, storage: &Faulty) {
+        for accident in storage.accidents() {
+            *self.0.entry(accident).or_default() += 1;
+        }
+    }
+
+    /// Nothing was left out by chance.
+    pub fn all_happened(&self) {
+        assert_eq!(self.0.len(), 8, "{self:?}");
+    }
+}
+
 fn unavailable() -> StorageError {
     StorageError::Unavailable("the test has it so".to_owned())
 }
@@ -189,19 +354,17 @@ impl Storage for Faulty {
         }
         drop(reading);
         self.reads.fetch_add(1, Ordering::SeqCst);
-        self.inner.read(key, range).await
+        self.request(key, self.inner.read(key, range)).await
     }
 
     async fn standing(&self, key: &MachineKey) -> Result<Option<CommitId>, StorageError> {
-        self.up()?;
         self.standings.fetch_add(1, Ordering::SeqCst);
-        self.inner.standing(key).await
+        self.request(key, self.inner.standing(key)).await
     }
 
     async fn events(&self, key: &MachineKey, epoch: Epoch, first: i64, last: i64) -> Result<Vec<Bytes>, StorageError> {
-        self.up()?;
         self.event_reads.fetch_add(1, Ordering::SeqCst);
-        self.inner.events(key, epoch, first, last).await
+        self.request(key, self.inner.events(key, epoch, first, last)).await
     }
 
     async fn commit(&self, commit: Commit) -> Outcome {
@@ -212,14 +375,12 @@ impl Storage for Faulty {
     }
 
     async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
-        self.up()?;
-        self.inner.put_notification(key, it, due).await
+        self.request(key, self.inner.put_notification(key, it, due)).await
     }
 
     async fn notifications(&self, key: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError> {
-        self.up()?;
         self.notification_reads.fetch_add(1, Ordering::SeqCst);
-        self.inner.notifications(key, limit).await
+        self.request(key, self.inner.notifications(key, limit)).await
     }
 
     async fn settle_notifications(
@@ -228,8 +389,7 @@ impl Storage for Faulty {
         delete: &[NotificationId],
         park: &[NotificationId],
     ) -> Result<(), StorageError> {
-        self.up()?;
-        self.inner.settle_notifications(key, delete, park).await
+        self.request(key, self.inner.settle_notifications(key, delete, park)).await
     }
 
     async fn delete_epoch(&self, key: &MachineKey, epoch: Epoch, last: i64) -> Result<(), StorageError> {
@@ -238,7 +398,7 @@ impl Storage for Faulty {
             return Err(unavailable());
         }
         self.deleted.lock().unwrap().push(epoch);
-        self.inner.delete_epoch(key, epoch, last).await
+        self.request(key, self.inner.delete_epoch(key, epoch, last)).await
     }
 
     async fn tagged(&self, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError> {
@@ -269,9 +429,14 @@ impl Storage for Faulty {
         after: Option<&Bytes>,
         limit: usize,
     ) -> Result<Vec<Due>, StorageError> {
+        let answer = match self.up() {
+            Ok(()) => self.inner.dues(shards, until, after, limit).await,
+            Err(error) => Err(error),
+        };
+        // At the end, so who sees it here knows what was found.
         self.scans.fetch_add(1, Ordering::SeqCst);
-        self.up()?;
-        self.inner.dues(shards, until, after, limit).await
+        *self.scanned.lock().unwrap() = shards.map(<[Shard]>::to_vec);
+        answer
     }
 
     async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {

@@ -6,12 +6,17 @@ mod bounds;
 mod census;
 mod conflicts;
 mod deadlines;
+#[path = "../crash/dice.rs"]
+mod dice;
+mod differential;
+mod failpoints;
 mod faulty;
 mod hammer;
 mod ledgers;
 mod modernizing;
 mod notifications;
 mod outage;
+mod ownership;
 mod recorder;
 mod removal;
 mod replies;
@@ -40,6 +45,18 @@ macro_rules! on_every_storage {
     };
 }
 pub(crate) use on_every_storage;
+
+/// The same on the storages that instances can share.
+macro_rules! on_every_shared_storage {
+    ($($promise:ident),* $(,)?) => {
+        $($crate::promise_on! { $promise;
+            memory => crate::world::shared(),
+            #[cfg(feature = "dynamodb")]
+            dynamodb => crate::world::dynamodb().await,
+        })*
+    };
+}
+pub(crate) use on_every_shared_storage;
 
 macro_rules! promise_on {
     ($promise:ident; $($(#[$only:meta])* $storage:ident => $mg:expr,)*) => {

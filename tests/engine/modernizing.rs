@@ -34,7 +34,7 @@ on_every_storage!(
 on_every_storage!(sinks_are_not_fed_again);
 
 #[derive(Clone, Default)]
-struct Rewriter(Arc<Mutex<Script>>);
+pub struct Rewriter(Arc<Mutex<Script>>);
 
 #[derive(Default)]
 struct Script {
@@ -87,7 +87,7 @@ impl Modernizer for Rewriter {
     }
 }
 
-fn modernizing(mg: Mg) -> (Mg, Rewriter) {
+pub fn modernizing(mg: Mg) -> (Mg, Rewriter) {
     let rewriter = Rewriter::default();
     let options = ModernizerOptions { modernizer: Arc::new(rewriter.clone()), current_format_version: 2 };
     (mg.with(|_, namespace| namespace.modernizer = Some(options)), rewriter)

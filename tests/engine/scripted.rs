@@ -181,6 +181,11 @@ impl Scripted {
         self.0.script.lock().unwrap().questions.clone()
     }
 
+    /// Those that came after the first `n`.
+    pub fn questions_behind(&self, n: usize) -> Vec<Question> {
+        self.0.script.lock().unwrap().questions[n..].to_vec()
+    }
+
     pub fn count(&self) -> usize {
         *self.0.asked.borrow()
     }

@@ -1,8 +1,10 @@
 //! `memory().timers(None).start().await`: an engine with one namespace, "ns", and a hand on everything around it.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,11 +16,14 @@ use machinegun::engine::{
 };
 use machinegun::machine::retry::{MaxRetries, RetryPolicy};
 use machinegun::machine::{
-    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Policy, Record, RequestContext, Shard,
+    Impact, Limits, MachineId, MachineKey, Namespace, NotificationId, Outcome, Policy, Record, RequestContext, Shard,
     Subscription, Success,
 };
+use machinegun::processor::Question;
 use machinegun::sink::LedgerSink;
 use machinegun::storage::Storage;
+#[cfg(feature = "dynamodb")]
+use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions};
 use machinegun::storage::embedded::{Embedded, EmbeddedOptions};
 use machinegun::storage::ledger::LedgerWriter;
 use machinegun::storage::memory::Memory;
@@ -26,7 +31,7 @@ use machinegun::telemetry::{Metrics, NamespaceMetrics};
 use machinegun::wire::{Event, HistoryRange, Limits as WireLimits, Reader, Value, Wire};
 use tempfile::TempDir;
 
-use crate::faulty::Faulty;
+use crate::faulty::{Faulty, UnderWay};
 use crate::recorder::Recorder;
 use crate::scripted::{Scripted, reply, text};
 
@@ -51,10 +56,15 @@ pub struct Mg {
     _folder: Option<Arc<TempDir>>,
     /// Several engines may run on the storage, each owning some shards.
     instances: Instances,
+    /// In the ids that it makes.
+    number: u16,
     pub options: EngineOptions,
     pub namespace: NamespaceOptions,
     processor: Scripted,
     begin: i64,
+    /// Of the store's accidents; another one in each run.
+    seed: u64,
+    under_way: UnderWay,
     /// Names of further namespaces, with the same options.
     pub others: Vec<String>,
 }
@@ -99,14 +109,30 @@ pub fn shared() -> Mg {
 
 pub fn embedded() -> Mg {
     let folder = tempfile::tempdir().unwrap();
-    let options = EmbeddedOptions { free_space_reserve: 0, ..EmbeddedOptions::new(folder.path()) };
-    Mg::on(Embedded::open(options).unwrap(), Some(Arc::new(folder)))
+    let mg = embedded_in(folder.path());
+    Mg { _folder: Some(Arc::new(folder)), ..mg }
+}
+
+/// In a folder that outlives the test's world.
+pub fn embedded_in(folder: &Path) -> Mg {
+    let options = EmbeddedOptions { free_space_reserve: 0, ..EmbeddedOptions::new(folder) };
+    Mg::on(Embedded::open(options).unwrap(), None)
 }
 
 #[cfg(feature = "dynamodb")]
 pub async fn dynamodb() -> Mg {
-    let table = crate::services::made_table().await;
-    Mg::on(machinegun::storage::dynamodb::Dynamodb::open(&table).await.unwrap(), None)
+    on_table(&crate::services::made_table().await).await
+}
+
+/// On a table that is there.
+#[cfg(feature = "dynamodb")]
+pub async fn dynamodb_at(endpoint: &str, table: &str) -> Mg {
+    on_table(&DynamodbOptions { table: table.to_owned(), ..crate::services::table_at(endpoint) }).await
+}
+
+#[cfg(feature = "dynamodb")]
+async fn on_table(table: &DynamodbOptions) -> Mg {
+    Mg::on(Dynamodb::open(table).await.unwrap(), None)
 }
 
 pub fn id(text: &str) -> MachineId {
@@ -176,8 +202,20 @@ impl Mg {
             steps_in_flight_per_namespace: 10_000,
             cache: 64 << 20,
         };
-        let instances = Instances::Alone;
-        Self { storage, _folder: folder, instances, options, namespace, processor, begin: BEGIN, others: Vec::new() }
+        let (instances, number) = (Instances::Alone, 1);
+        Self {
+            storage,
+            _folder: folder,
+            instances,
+            number,
+            options,
+            namespace,
+            processor,
+            begin: BEGIN,
+            seed: 0,
+            under_way: UnderWay::default(),
+            others: Vec::new(),
+        }
     }
 
     pub fn timers(mut self, timers: Option<SchedulerOptions>) -> Self {
@@ -219,6 +257,24 @@ impl Mg {
         self
     }
 
+    /// How the processor answers from the first moment: what is due may be asked about before the start returns.
+    pub fn behaving(self, behaviour: impl Fn(&Question) -> Outcome + Send + Sync + 'static) -> Self {
+        self.processor.behave(behaviour);
+        self
+    }
+
+    /// Begins so many milliseconds after the others.
+    pub fn later(mut self, milliseconds: u64) -> Self {
+        self.begin += milliseconds as i64;
+        self
+    }
+
+    /// Of the store's accidents, once there is chaos.
+    pub fn seeded(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     pub fn without_sinks(mut self) -> Self {
         self.namespace.policy.subscriptions.clear();
         self.namespace.sinks.clear();
@@ -236,8 +292,23 @@ impl Mg {
         let namespace = NamespaceOptions { processor: Arc::new(processor.clone()), ..self.namespace.clone() };
         let (storage, folder, others) = (self.storage.clone(), self._folder.clone(), self.others.clone());
         let (options, begin) = (self.options, self.begin);
-        let instances = Instances::Stranger;
-        Mg { storage, _folder: folder, instances, options, namespace, processor, begin, others }.start().await
+        static NEXT: AtomicU16 = AtomicU16::new(2);
+        let (instances, number) = (Instances::Stranger, NEXT.fetch_add(1, Ordering::SeqCst));
+        let (seed, under_way) = (self.seed, self.under_way.clone());
+        let mg = Mg {
+            storage,
+            _folder: folder,
+            instances,
+            number,
+            options,
+            namespace,
+            processor,
+            begin,
+            seed,
+            under_way,
+            others,
+        };
+        mg.start().await
     }
 
     pub async fn start(self) -> World {
@@ -256,7 +327,7 @@ impl Mg {
             shards.trust_until(i64::MAX);
         }
         let metrics = Metrics::new();
-        let storage = Faulty::new(self.storage.clone());
+        let storage = Faulty::new(self.storage.clone(), self.seed, self.under_way.clone());
         let mut namespace = self.namespace.clone();
         if storage.appended_ledger().is_some() {
             for name in std::mem::take(&mut namespace.ledgers) {
@@ -272,7 +343,7 @@ impl Mg {
             storage.clone(),
             shards.clone(),
             clock.clone(),
-            Snowflakes::new(1, clock.clone()),
+            Snowflakes::new(self.number, clock.clone()),
             &metrics,
             self.options,
             std::iter::once(namespace.clone())
@@ -281,7 +352,7 @@ impl Mg {
         );
         let ns = engine.namespace(b"ns").unwrap().clone();
         let scanned = storage.clone();
-        until(|| scanned.scans.load(std::sync::atomic::Ordering::SeqCst) > 0).await;
+        until(|| scanned.scans.load(Ordering::SeqCst) > 0).await;
         let counters = metrics.namespace("ns");
         World {
             counters,
@@ -309,7 +380,7 @@ impl World {
     pub async fn restart_with(self, later_ms: i64, change: impl FnOnce(Mg) -> Mg) -> World {
         self.engine.stop().await;
         let begin = self.clock.now() + later_ms;
-        change(Mg { begin, ..self.mg }).start().await
+        change(Mg { begin, seed: self.mg.seed.wrapping_add(1), ..self.mg }).start().await
     }
 
     /// As `restart`, and the store is out of reach until the test says otherwise.
@@ -326,9 +397,9 @@ impl World {
 
     /// The old run can't write any more, and its clock stands still.
     pub async fn crash_with(self, change: impl FnOnce(Mg) -> Mg) -> World {
-        self.storage.down.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.storage.down.store(true, Ordering::SeqCst);
         let begin = self.clock.now() + 1;
-        change(Mg { begin, ..self.mg }).start().await
+        change(Mg { begin, seed: self.mg.seed.wrapping_add(1), ..self.mg }).start().await
     }
 
     pub fn shards(&self) -> &Arc<Shards> {
@@ -341,10 +412,10 @@ impl World {
 
     /// Owns all shards from now on, and trusts it for ever. Returns once what is due there was looked for.
     pub async fn take(&self) {
-        let scans = self.storage.scans.load(std::sync::atomic::Ordering::SeqCst);
+        let scans = self.storage.scans.load(Ordering::SeqCst);
         self.shards().trust_until(i64::MAX);
         self.all_shards().into_iter().for_each(|shard| self.shards().take(shard));
-        until(|| self.storage.scans.load(std::sync::atomic::Ordering::SeqCst) > scans).await;
+        until(|| self.storage.scans.load(Ordering::SeqCst) > scans).await;
     }
 
     /// Owns nothing from now on.
@@ -415,6 +486,14 @@ impl World {
 
     pub fn advance(&self, ms: u64) {
         self.hand.advance(Duration::from_millis(ms));
+    }
+
+    /// Time passes, and the store was scanned once more: what is due was too far off to be held in memory.
+    pub async fn turn(&self, ms: u64) {
+        let scans = || self.storage.scans.load(std::sync::atomic::Ordering::SeqCst);
+        let before = scans();
+        self.advance(ms);
+        until(|| scans() > before).await;
     }
 
     /// Returns once every wake-up that is due by now was worked off.

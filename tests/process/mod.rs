@@ -33,6 +33,8 @@ pub struct Folder(TempDir);
 pub struct Machinegun {
     child: Child,
     pub address: SocketAddr,
+    /// The lines that it wrote to stdout before it was up.
+    pub first_lines: Vec<String>,
     /// Everything that it says on stderr, once it has ended.
     errors: JoinHandle<String>,
 }
@@ -85,11 +87,16 @@ pub fn configuration(store: &Path, processor: SocketAddr) -> String {
 
 /// As [`configuration`], with namespaces of one's own.
 pub fn configuration_with(store: &Path, namespaces: &str) -> String {
+    configuration_on(&format!("{{type: embedded, path: {store:?}, free_space_reserve: 64M}}"), namespaces)
+}
+
+/// On a storage of one's own.
+pub fn configuration_on(storage: &str, namespaces: &str) -> String {
     format!(
         "service_name: machinegun\n\
          woody_server: {{ip: 127.0.0.1, port: 0}}\n\
          logging: {{out_type: stdout, level: info}}\n\
-         storage: {{type: embedded, path: {store:?}, free_space_reserve: 64M}}\n\
+         storage: {storage}\n\
          namespaces:\n\
          {namespaces}"
     )
@@ -127,31 +134,41 @@ impl Machinegun {
 
     /// As [`Self::start`], run by another program, whose arguments end where the service's command begins.
     pub async fn start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Self {
-        let started = Self::try_start_under(runner, config).await;
-        started.unwrap_or_else(|errors| panic!("the service did not come up: {errors}"))
+        Self::up(spawn(runner, config)).await
+    }
+
+    /// One that was started with pipes for stdout and stderr: waits until it is up.
+    pub async fn up(child: Child) -> Self {
+        Self::try_up(child).await.unwrap_or_else(|errors| panic!("the service did not come up: {errors}"))
     }
 
     /// As [`Self::start`]; or what it said when it refused to start.
     pub async fn try_start(config: &Path) -> Result<Self, String> {
-        Self::try_start_under(&[] as &[&OsStr], config).await
+        Self::try_up(spawn(&[] as &[&OsStr], config)).await
     }
 
-    async fn try_start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Result<Self, String> {
-        let mut child = spawn(runner, config);
+    /// As [`Self::start_under`]; or what it said when it did not come up.
+    pub async fn try_start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Result<Self, String> {
+        Self::try_up(spawn(runner, config)).await
+    }
+
+    async fn try_up(mut child: Child) -> Result<Self, String> {
         let errors = errors_of(&mut child);
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let mut first_lines = Vec::new();
         let up = soon("the service's start", async {
             while let Ok(Some(line)) = lines.next_line().await {
                 if line.contains("machinegun is up") {
                     return address_in(&line);
                 }
+                first_lines.push(line);
             }
             None
         });
         let Some(address) = up.await else { return Err(errors.await.unwrap_or_default()) };
         // A full pipe would stop it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { child, address, errors })
+        Ok(Self { child, address, first_lines, errors })
     }
 
     /// The process that was started: the service's, unless it runs under another program.

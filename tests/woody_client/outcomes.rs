@@ -1,8 +1,12 @@
 //! What each reply, and the lack of one, means.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use machinegun::wire::{Limits, Method, Void, read_reply};
 use machinegun::woody::{Class, Error, Source};
 use machinegun::{thrift_methods, thrift_struct};
+use socket2::{Domain, Socket, Type};
 
 use crate::script::*;
 
@@ -246,12 +250,60 @@ async fn c33_nobody_to_call() {
     failed(script.call_to("https://localhost/").await, INTERNAL_UNAVAILABLE, "https is not supported");
 }
 
+/// The reference says unknown here, by accident: nothing was sent.
+#[tokio::test]
+async fn c34_a_syn_that_nobody_answers() {
+    let script = Script::new().await;
+    let connecting = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let full = connecting();
+    full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    full.listen(0).expect("it listens");
+    let address = full.local_addr().expect("an address");
+    // Nobody accepts, and the queue has one place: the kernel drops what comes after.
+    let waiting = [connecting(), connecting(), connecting()];
+    for socket in &waiting {
+        socket.set_nonblocking(true).expect("a socket that does not block");
+        let _ = socket.connect(&address);
+    }
+    let url = format!("http://{}/", address.as_socket().expect("an address"));
+    let mut calling = std::pin::pin!(script.call_to(&url));
+    for _ in 0..1000 {
+        assert!(futures_util::poll!(calling.as_mut()).is_pending(), "somebody answered");
+        tokio::task::yield_now().await;
+    }
+    // A fifth of what is left to the deadline.
+    script.hand.advance(Duration::from_millis(299));
+    assert!(futures_util::poll!(calling.as_mut()).is_pending());
+    script.hand.advance(Duration::from_millis(1));
+    failed(calling.await, INTERNAL_UNAVAILABLE, "connect_timeout");
+}
+
 #[tokio::test]
 async fn c36_a_deadline_that_passed() {
     let script = Script::new().await;
-    script.hand.advance(std::time::Duration::from_millis(1500));
+    script.hand.advance(Duration::from_millis(1500));
     failed(script.call().await, INTERNAL_UNAVAILABLE, "deadline reached");
     script.nobody_came().await;
+}
+
+#[tokio::test]
+async fn c37_without_a_deadline_a_reply_has_five_seconds() {
+    let script = Script::new().await;
+    let url = format!("http://{}/", script.address).parse().expect("a url");
+    let context = context();
+    let peer = async {
+        let mut taken = script.take().await;
+        let (head, _) = taken.request().await;
+        script.hand.advance(Duration::from_millis(4_999));
+        tokio::task::yield_now().await;
+        assert!(!taken.has_ended().await, "given up too early");
+        script.hand.advance(Duration::from_millis(1));
+        taken.closed().await;
+        head
+    };
+    let (outcome, head) = tokio::join!(script.client.call(&url, &context, None, unhex(CALL).into()), peer);
+    failed(outcome, UNKNOWN, "timeout");
+    assert!(!head.contains("woody.deadline"), "{head}");
 }
 
 #[tokio::test]

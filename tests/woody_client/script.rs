@@ -166,6 +166,15 @@ impl Taken {
         self.stream.write_all(bytes.as_ref()).await.expect("written");
     }
 
+    /// Whether the client has closed or sent anything by now.
+    pub async fn has_ended(&mut self) -> bool {
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        let reading = std::pin::pin!(self.stream.read_buf(&mut self.read));
+        futures_util::poll!(reading).is_ready()
+    }
+
     /// The client closes, and has sent nothing more.
     pub async fn closed(&mut self) {
         let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await;

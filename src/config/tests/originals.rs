@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Became, parse};
+use super::super::{Became, describe, parse};
 use super::{LEAST, no_env, notices, read};
 use crate::machine::retry::{MaxRetries, Pattern};
 
@@ -193,4 +193,96 @@ fn a_policy_of_retries_goes_key_by_key_over_its_default() {
 #[test]
 fn a_variable_that_only_an_ignored_key_needs_may_be_missing() {
     assert!(parse(&format!("{LEAST}erlang: {{secret_cookie_file: '${{NONE}}'}}\n"), &no_env).is_ok());
+}
+
+/// Every key of the original that this service has, with the original's default.
+#[test]
+fn every_key_of_the_original_has_the_originals_default() {
+    let text = LEAST.replace(
+        "processor:",
+        "modernizer: {current_format_version: 1, handler: {url: 'http://m/'}}, \
+         retries: {storage: {type: linear}}, processor:",
+    );
+    let text = format!(
+        "{text}limits: {{disk: {{value: 1%}}, memory: {{value: 1%}}}}\n\
+         kafka: {{k: {{endpoints: [{{host: h, port: 1}}], sasl: {{file: f}}}}}}\n"
+    );
+    let (settings, report) = read(&text);
+    let described: serde_json::Value = yaml_serde::from_str(&describe(&settings, &report)).expect("YAML");
+    let table = [
+        ("service_name", "machinegun"),
+        ("woody_server.ip", "::"),
+        ("woody_server.port", "8022"),
+        ("woody_server.max_concurrent_connections", "1024"),
+        ("woody_server.http_keep_alive_timeout", "5s"),
+        ("woody_server.idle_timeout", "infinity"),
+        ("woody_server.shutdown_timeout", "5s"),
+        ("worker.message_queue_len_limit", "500"),
+        ("limits.disk.path", "/"),
+        ("limits.memory.type", "total"),
+        ("limits.scheduler_tasks", "5000"),
+        ("logging.root", "/var/log/machinegun"),
+        ("logging.json_log", "log.json"),
+        ("logging.out_type", "file"),
+        ("logging.level", "info"),
+        ("logging.formatter.max_length", "1000"),
+        ("logging.formatter.max_printable_string_length", "1000"),
+        ("logging.formatter.level_map", "{}"),
+        ("kafka.k.sasl.mechanism", "scram_sha_512"),
+        ("kafka.k.producer.compression", "no_compression"),
+        ("kafka.k.producer.partition_onwire_limit", "1"),
+        ("kafka.k.producer.partition_buffer_limit", "256"),
+        ("kafka.k.producer.ack_timeout", "10s"),
+        ("kafka.k.producer.required_acks", "all_isr"),
+        ("kafka.k.producer.max_linger", "0s"),
+        ("kafka.k.producer.max_linger_count", "0"),
+        ("kafka.k.producer.max_batch_size", "1M"),
+        ("kafka.k.producer.max_retries", "3"),
+        ("kafka.k.producer.retry_backoff", "500ms"),
+        ("namespaces.ns.processor.pool_size", "50"),
+        ("namespaces.ns.processor.http_keep_alive_timeout", "4s"),
+        ("namespaces.ns.default_processing_timeout", "30s"),
+        ("namespaces.ns.timer_processing_timeout", "1m"),
+        ("namespaces.ns.unload_timeout", "1m"),
+        ("namespaces.ns.shutdown_timeout", "5s"),
+        ("namespaces.ns.suicide_probability", "0.0"),
+        ("namespaces.ns.retries.storage.timeout", "10ms"),
+        ("namespaces.ns.retries.storage.max_retries", "infinity"),
+        ("namespaces.ns.retries.timers.type", "exponential"),
+        ("namespaces.ns.retries.timers.max_retries", "100"),
+        ("namespaces.ns.retries.timers.factor", "2.0"),
+        ("namespaces.ns.retries.timers.timeout", "1s"),
+        ("namespaces.ns.retries.timers.max_timeout", "30m"),
+        ("namespaces.ns.retries.processor.type", "exponential"),
+        ("namespaces.ns.retries.processor.max_retries.max_total_timeout", "1d"),
+        ("namespaces.ns.retries.processor.factor", "2.0"),
+        ("namespaces.ns.retries.processor.timeout", "10ms"),
+        ("namespaces.ns.retries.processor.max_timeout", "1m"),
+        ("namespaces.ns.retries.continuation.type", "exponential"),
+        ("namespaces.ns.retries.continuation.max_retries", "infinity"),
+        ("namespaces.ns.retries.continuation.timeout", "10ms"),
+        ("namespaces.ns.retries.continuation.max_timeout", "1m"),
+        ("namespaces.ns.timers.scan_interval", "1m"),
+        ("namespaces.ns.timers.scan_limit", "5000"),
+        ("namespaces.ns.timers.capacity", "1000"),
+        ("namespaces.ns.timers.min_scan_delay", "1s"),
+        ("namespaces.ns.overseer.scan_interval", "10m"),
+        ("namespaces.ns.overseer.scan_limit", "5000"),
+        ("namespaces.ns.overseer.capacity", "1000"),
+        ("namespaces.ns.overseer.min_scan_delay", "1s"),
+        ("namespaces.ns.notification.scan_interval", "1m"),
+        ("namespaces.ns.notification.scan_limit", "5000"),
+        ("namespaces.ns.notification.capacity", "1000"),
+        ("namespaces.ns.notification.min_scan_delay", "1s"),
+        ("namespaces.ns.notification.scan_handicap", "10s"),
+        ("namespaces.ns.notification.scan_cutoff", "4w"),
+        ("namespaces.ns.notification.reschedule_time", "5s"),
+        ("namespaces.ns.modernizer.handler.pool_size", "50"),
+        ("namespaces.ns.modernizer.handler.http_keep_alive_timeout", "4s"),
+    ];
+    for (path, expected) in table {
+        let value = described.pointer(&format!("/{}", path.replace('.', "/")));
+        let text = value.map(|it| it.as_str().map_or_else(|| it.to_string(), str::to_owned));
+        assert_eq!(text.as_deref(), Some(expected), "{path}");
+    }
 }

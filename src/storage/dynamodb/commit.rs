@@ -16,6 +16,7 @@ use super::layout::{
 };
 use super::read::{self, Found};
 use super::{Dynamodb, Mark};
+use crate::failpoint::{self, Failpoint};
 use crate::machine::{CommitId, Record};
 use crate::storage::{Commit, Outcome, StorageError};
 
@@ -97,6 +98,7 @@ impl Dynamodb {
                 Ok(plan) => plan,
                 Err(error) => return Outcome::Refused(error),
             };
+            failpoint::reached(Failpoint::PartsWritten);
             let put = match &commit.tag {
                 None => self.put_item(commit.expect, plan.item).await,
                 Some(tag) => match self.claim(commit, tag, plan.item).await {
@@ -107,6 +109,7 @@ impl Dynamodb {
             };
             match put {
                 Ok(Put::Done) => {
+                    failpoint::reached(Failpoint::ItemPut);
                     self.standings().keep(&commit.key, plan.standing);
                     self.drop_record_blobs(&partition, base.as_ref()).await;
                     return Outcome::Committed;

@@ -17,6 +17,7 @@ use super::space::Space;
 use super::stats::WriterStats;
 use super::work::Request;
 use crate::clock::Stopwatch;
+use crate::failpoint::{self, Failpoint};
 use crate::machine::CommitId;
 use crate::storage::{Outcome, StorageError};
 
@@ -112,11 +113,13 @@ impl Writer {
             let bytes = draft.bytes();
             let watch = Stopwatch::start();
             self.stats.syncing.store(true, Relaxed);
+            failpoint::reached(Failpoint::BatchDrafted);
             let done = self.commit(draft);
             self.stats.syncing.store(false, Relaxed);
             if let Err(error) = done {
                 return Err(self.answer_unknown(staged, &error));
             }
+            failpoint::reached(Failpoint::BatchSynced);
             self.stats.synced(staged.len(), bytes, watch.elapsed());
         }
         for it in staged {
