@@ -26,6 +26,7 @@ pub struct Metrics {
     processing_duration: HistogramVec,
     timers: IntCounterVec,
     tasks: IntCounterVec,
+    machines: IntGaugeVec,
     workers: IntGaugeVec,
     in_flight: IntGaugeVec,
     refusals: IntCounterVec,
@@ -145,6 +146,7 @@ pub struct NamespaceMetrics {
     pub workers: IntGauge,
     pub in_flight: IntGauge,
     pub conflicts: IntCounter,
+    machines: IntGaugeVec,
     refusals: IntCounterVec,
     namespace: String,
     impacts: Vec<(&'static str, ImpactMetrics)>,
@@ -252,6 +254,11 @@ impl Metrics {
                 "mg_scheduler_task_changes_total",
                 "Wake-ups of machines by the scheduler.",
                 &["namespace", "name", "change"],
+            ),
+            machines: gauge(
+                "machinegun_machines",
+                "Machines stored in the shards of this instance, by status, as of the last count and the commits since; absent until the first count is done.",
+                &["namespace", "status"],
             ),
             workers: gauge("machinegun_workers", "Machines loaded now.", &["namespace"]),
             in_flight: gauge("machinegun_steps_in_flight", "Requests waiting or running now.", &["namespace"]),
@@ -397,6 +404,7 @@ impl Metrics {
             workers: self.workers.with_label_values(&[name]),
             in_flight: self.in_flight.with_label_values(&[name]),
             conflicts: self.conflicts.with_label_values(&[name]),
+            machines: self.machines.clone(),
             refusals: self.refusals.clone(),
             namespace: name.to_owned(),
             impacts: IMPACTS.iter().map(|impact| (*impact, self.impact(name, impact))).collect(),
@@ -454,6 +462,10 @@ impl NamespaceMetrics {
         let found = self.impacts.iter().find(|(impact, _)| *impact == name);
         // Every name that an impact has is listed above, and a test walks through them.
         &found.unwrap_or(&self.impacts[0]).1
+    }
+
+    pub fn machines(&self, status: &str, number: i64) {
+        self.machines.with_label_values(&[&self.namespace, status]).set(number);
     }
 
     pub fn refused(&self, bound: &str) {
