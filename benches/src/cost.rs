@@ -21,7 +21,7 @@ use machinegun::machine::{
     Action, Change, Impact, Limits, MachineId, Outcome, Policy, RequestContext, Subscription, TimerChange,
 };
 use machinegun::processor::{Ask, Processor, Question};
-use machinegun::sink::{Delivery, LedgerSink, Sink, SinkError};
+use machinegun::sink::{Delivery, LedgerSink, Receipt, Sink, SinkError};
 use machinegun::storage::Storage;
 use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions, schema};
 use machinegun::storage::ledger::LedgerWriter;
@@ -413,8 +413,8 @@ impl Processor for Asked {
 
 #[async_trait]
 impl Sink for Taker {
-    async fn publish(&self, _: Delivery) -> Result<(), SinkError> {
-        Ok(())
+    async fn publish(&self, _: Delivery) -> Result<Receipt, SinkError> {
+        Ok(Receipt::default())
     }
 }
 
