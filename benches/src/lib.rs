@@ -4,6 +4,7 @@
 //! alone; the clients and the processor live here. `-- cost` counts what the same work costs on DynamoDB, `-- fsync`
 //! prints what the disk under a folder costs.
 
+mod broker;
 pub mod call;
 mod caller;
 pub mod cost;

@@ -205,7 +205,7 @@ impl Automaton {
         let deadline = self.deadline(subject.interface, &asked.context);
         loop {
             match cluster.place(&key, purpose, original, deadline).await.map_err(Failure::Failed)? {
-                Place::Done(response) => return Err(Failure::Relayed(response)),
+                Place::Done(response) => return Err(Failure::Relayed(Box::new(response))),
                 Place::Here => {}
             }
             match work().await {

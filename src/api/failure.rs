@@ -17,7 +17,7 @@ pub(super) enum Failure {
     /// The call itself failed.
     Failed(woody::Error),
     /// Another instance has answered.
-    Relayed(Response<Bytes>),
+    Relayed(Box<Response<Bytes>>),
 }
 
 impl From<EngineError> for Failure {

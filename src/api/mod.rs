@@ -19,7 +19,7 @@ fn reply<M: Method>(seqid: i32, result: Result<M::Success, Failure>) -> Result<R
         Ok(success) => Ok(success),
         Err(Failure::Thrown(exception)) => Err(exception),
         Err(Failure::Failed(error)) => return Err(error),
-        Err(Failure::Relayed(response)) => return Ok(Reply::Relayed(response)),
+        Err(Failure::Relayed(response)) => return Ok(Reply::Relayed(*response)),
     };
     let business = result.as_ref().err().map(Exception::name);
     let body = wire::write_reply::<M>(seqid, &result).map_err(|error| woody::Error::unexpected(error.to_string()))?;

@@ -99,8 +99,7 @@ impl Cluster {
         self.stats.stood.store(i64::MIN, Ordering::Release);
         self.beating.send_replace(false);
         tracing::error!(instance = %before, now = %self.view.me(), lost = lost.len(), "declared dead by another instance");
-        let engine = self.engine.clone();
-        self.tasks.spawn(async move { engine.release(&lost).await });
+        self.drop_machines(lost);
         self.view.touch();
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Membership {
     others: Others,
     /// When the owners were last read.
     owners_read: Option<i64>,
+    /// The last look found something new.
+    moving: bool,
     /// An entry was not what it was thought to be: the owners are read again.
     outdated: bool,
     /// Entries that were put and may or may not stand. They are put again until that is known.
@@ -56,6 +58,7 @@ impl Membership {
             others: Others::new(cluster.lease_ms),
             cluster,
             owners_read: None,
+            moving: false,
             outdated: false,
             unsettled: BTreeMap::new(),
             leaving: HashMap::new(),
@@ -92,10 +95,14 @@ impl Membership {
                 return;
             }
             let from = cluster.clock.monotonic();
-            let pause = match self.outdated || !self.unsettled.is_empty() {
-                true => cluster.gap_ms,
-                false => cluster.jittered(cluster.tick_ms),
+            let pause = match () {
+                () if self.outdated || !self.unsettled.is_empty() => cluster.gap_ms,
+                // What moves goes on moving: shards come one after the other.
+                () if self.moving => cluster.jittered(cluster.tick_ms / 5),
+                () => cluster.jittered(cluster.tick_ms),
             };
+            let death = self.others.next_death().map_or(i64::MAX, |death| death - from);
+            let pause = pause.min(death.max(cluster.gap_ms));
             let next = cluster.clock.sleep_until_monotonic(from + pause);
             tokio::pin!(next);
             loop {
@@ -138,6 +145,11 @@ impl Membership {
     async fn look(&mut self, demanded: bool) -> Result<(), StorageError> {
         let moved = self.look_at_others().await?;
         let now = self.cluster.clock.monotonic();
+        self.moving = moved;
+        if moved && self.others.lively_addresses().any(|address| address == self.cluster.address) {
+            let address = &self.cluster.address;
+            tracing::warn!(address, "another instance has the same address; if it lives, write storage.advertise");
+        }
         let stale = self.owners_read.is_none_or(|read| now - read >= self.cluster.lease_ms);
         if moved || demanded || stale || self.outdated {
             // IMPORTANT: the owners first, then the heartbeats: an owner that has none then has lost it. The other way
@@ -198,8 +210,7 @@ impl Membership {
         }
         if !lost.is_empty() {
             tracing::warn!(shards = ?lost, "shards were taken from this instance");
-            let engine = cluster.engine.clone();
-            cluster.tasks.spawn(async move { engine.release(&lost).await });
+            cluster.drop_machines(lost);
         }
     }
 
@@ -339,7 +350,11 @@ impl Membership {
         let mut heirs: Vec<Heir> = self.others.lively().map(heir).collect();
         let to = match cluster.leaving.is_cancelled() {
             true => share::estate(mine.len(), &mut heirs),
-            false => share::excess(cluster.shards.count(), self.others.staying() + 1, mine.len(), &mut heirs),
+            false => {
+                let richer = |of: &InstanceId| (owned_by(*of), *of) > (mine.len(), known.me);
+                let richest = !known.addresses.keys().any(richer);
+                share::excess(cluster.shards.count(), self.others.staying() + 1, mine.len(), richest, &mut heirs)
+            }
         };
         let room = (HAND_OVERS_AT_ONCE - self.hand_overs.len()) * TOGETHER;
         let next = |(shard, to): (Shard, InstanceId)| {
@@ -381,9 +396,7 @@ impl Membership {
                 }
             }
         }
-        if self.hand_overs.is_empty() {
-            self.cluster.news.notify_one();
-        }
+        self.cluster.news.notify_one();
     }
 }
 

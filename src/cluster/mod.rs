@@ -21,7 +21,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, random_bytes, random_unit};
 use crate::engine::{Engine, Shards};
@@ -81,8 +80,6 @@ pub struct Cluster {
     /// Nothing more can be handed over.
     left: CancellationToken,
     ended: CancellationToken,
-    /// What goes on beside: nobody waits for it but the end.
-    tasks: TaskTracker,
     running: Mutex<Option<Running>>,
 }
 
@@ -159,7 +156,6 @@ impl Cluster {
             leaving: CancellationToken::new(),
             left: CancellationToken::new(),
             ended: CancellationToken::new(),
-            tasks: TaskTracker::new(),
             running: Mutex::new(None),
         });
         cluster.show();
@@ -196,6 +192,8 @@ impl Cluster {
         self.ended.cancel();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Running { membership, heart }) = running else { return };
+        // It may be waiting for a storage that never answers.
+        membership.abort();
         let _ = membership.await;
         if let Ok(Some((instance, beat))) = heart.await {
             self.shards.trust_until(i64::MIN);
@@ -203,8 +201,6 @@ impl Cluster {
                 tracing::warn!(%error, "the heartbeat stays behind, until the others have seen it stand still");
             }
         }
-        self.tasks.close();
-        self.tasks.wait().await;
     }
 
     pub fn standing(&self) -> Standing {
@@ -219,6 +215,12 @@ impl Cluster {
             lease_age_ms: self.lease_age_ms(),
             trusted: self.shards.is_trusted(),
         }
+    }
+
+    /// Lets the engine forget the machines of shards that were lost; nobody waits for that.
+    fn drop_machines(&self, lost: Vec<Shard>) {
+        let engine = self.engine.clone();
+        tokio::spawn(async move { engine.release(&lost).await });
     }
 
     fn lease_age_ms(&self) -> Option<i64> {

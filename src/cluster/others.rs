@@ -78,6 +78,12 @@ impl Others {
         self.last.is_some_and(|last| last.began - seen.still >= self.lease_ms)
     }
 
+    /// When the next of them will be dead, if it goes on standing still.
+    pub(super) fn next_death(&self) -> Option<i64> {
+        let alive = self.seen.values().filter(|seen| !self.is_dead(seen));
+        alive.map(|seen| seen.still + self.lease_ms).min()
+    }
+
     /// It has been fenced, and its heartbeat is gone.
     pub(super) fn gone(&mut self, instance: InstanceId) {
         self.seen.remove(&instance);
@@ -95,9 +101,17 @@ impl Others {
 
     /// Those who can be given shards: they stay, and have moved a moment ago.
     pub(super) fn lively(&self) -> impl Iterator<Item = InstanceId> {
+        self.lively_beats().map(|heartbeat| heartbeat.instance)
+    }
+
+    pub(super) fn lively_addresses(&self) -> impl Iterator<Item = &str> {
+        self.lively_beats().map(|heartbeat| heartbeat.address.as_str())
+    }
+
+    fn lively_beats(&self) -> impl Iterator<Item = &Heartbeat> {
         let now = self.last.map_or(0, |last| last.began);
         let lively = move |seen: &&Seen| !seen.heartbeat.leaving && now - seen.moved < self.lease_ms / 2;
-        self.seen.values().filter(lively).map(|seen| seen.heartbeat.instance)
+        self.seen.values().filter(lively).map(|seen| &seen.heartbeat)
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = (InstanceId, &str)> {
@@ -132,9 +146,9 @@ mod tests {
     fn who_stands_still_is_dead_after_a_whole_lease_time_watched() {
         let mut others = Others::new(LEASE);
         watch(&mut others, 7, 0, 9);
-        assert_eq!(others.dead(), []);
+        assert_eq!((others.dead(), others.next_death()), (vec![], Some(10_000)));
         watch(&mut others, 7, 10, 10);
-        assert_eq!(others.dead(), [(THEM, 7)]);
+        assert_eq!((others.dead(), others.next_death()), (vec![(THEM, 7)], None));
         watch(&mut others, 8, 11, 20);
         assert_eq!(others.dead(), []);
         watch(&mut others, 8, 21, 21);

@@ -16,10 +16,11 @@ pub(super) fn fair(shards: u16, live: usize) -> usize {
 }
 
 /// Who gets one each of what `mine` is above the fair share. Nobody, unless someone is below ⌊shards / live⌋: shards that
-/// would only change places stay where they are.
-pub(super) fn excess(shards: u16, live: usize, mine: usize, heirs: &mut [Heir]) -> Vec<InstanceId> {
-    let excess = mine.saturating_sub(fair(shards, live));
+/// would only change places stay where they are. Where nobody has too many and someone too few, the richest of all gives
+/// one: if several did, it would be too many again.
+pub(super) fn excess(shards: u16, live: usize, mine: usize, richest: bool, heirs: &mut [Heir]) -> Vec<InstanceId> {
     let enough = usize::from(shards) / live.max(1);
+    let excess = mine.saturating_sub(fair(shards, live)).max(usize::from(richest && mine > enough));
     (0..excess).map_while(|_| poorest(heirs, enough)).collect()
 }
 
@@ -60,12 +61,15 @@ mod tests {
 
     #[test]
     fn what_is_too_much_goes_to_those_who_have_too_few_and_to_nobody_else() {
-        let give = |live, mine| move |heirs: &mut [Heir]| excess(256, live, mine, heirs);
+        let give = |live, mine| move |heirs: &mut [Heir]| excess(256, live, mine, false, heirs);
         assert_eq!(after(&[0], give(2, 256)), [128]);
         assert_eq!(after(&[56, 0], give(3, 200)), [85, 85]);
         // Between the two roundings nothing moves.
         assert_eq!(after(&[86, 84], give(3, 86)), [86, 84]);
         assert_eq!(after(&[85, 85], give(3, 86)), [85, 85]);
+        let richest = |live, mine| move |heirs: &mut [Heir]| excess(256, live, mine, true, heirs);
+        assert_eq!(after(&[86, 84], richest(3, 86)), [86, 85]);
+        assert_eq!(after(&[86, 85], richest(3, 85)), [86, 85]);
         // Others who count but can't be given anything now.
         assert_eq!(after(&[0], give(3, 256)), [85]);
         assert_eq!(after(&[], give(2, 256)), [0; 0]);

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test takes its part")]
 
 mod callee;
-mod http;
+pub mod http;
 pub mod processor;
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub use http::Answer;
 pub const NOW: i64 = 1_893_456_000_000;
 
 /// Far longer than anything takes: a test that waits for what never comes fails instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const NAMESPACE: &str = "NS";
 
@@ -66,15 +66,7 @@ impl Live {
     }
 
     pub async fn ask<M: Method>(&self, args: M::Args) -> Result<M::Success, Failure> {
-        let answer = self.answer::<M>(args).await;
-        if answer.status != 200 {
-            let class = answer.header("woody.error-class").expect("a class").to_owned();
-            return Err(Failure::Status(answer.status, class));
-        }
-        let mut reader = Reader::new(answer.body.clone(), Limits::default());
-        wire::Header::read(&mut reader).expect("an envelope");
-        let body = answer.body.slice(reader.position()..);
-        wire::read_reply::<M>(body, Limits::default()).expect("what this caller can read").map_err(Failure::Thrown)
+        result::<M>(&self.answer::<M>(args).await)
     }
 
     /// The reply as it comes.
@@ -105,7 +97,19 @@ impl Live {
     }
 }
 
-fn ids() -> Vec<(String, String)> {
+/// What a caller makes of an answer.
+pub fn result<M: Method>(answer: &Answer) -> Result<M::Success, Failure> {
+    if answer.status != 200 {
+        let class = answer.header("woody.error-class").expect("a class").to_owned();
+        return Err(Failure::Status(answer.status, class));
+    }
+    let mut reader = Reader::new(answer.body.clone(), Limits::default());
+    wire::Header::read(&mut reader).expect("an envelope");
+    let body = answer.body.slice(reader.position()..);
+    wire::read_reply::<M>(body, Limits::default()).expect("what this caller can read").map_err(Failure::Thrown)
+}
+
+pub fn ids() -> Vec<(String, String)> {
     let ids = [("woody.trace-id", "trace"), ("woody.span-id", "span"), ("woody.parent-id", "undefined")];
     let thrift = [("content-type", "application/x-thrift"), ("accept", "application/x-thrift")];
     ids.into_iter().chain(thrift).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

@@ -1,0 +1,15 @@
+//! Several instances on one storage: who owns what, and where requests go.
+
+mod fleet;
+mod forwarding;
+mod link;
+#[path = "../live/mod.rs"]
+mod live;
+mod membership;
+mod peer;
+#[cfg(feature = "dynamodb")]
+#[path = "../services/mod.rs"]
+mod services;
+#[cfg(feature = "dynamodb")]
+mod table;
+mod town;
