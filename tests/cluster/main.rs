@@ -8,7 +8,6 @@ mod live;
 mod membership;
 mod peer;
 #[cfg(feature = "dynamodb")]
-#[allow(dead_code, reason = "each test takes its part")]
 #[path = "../services/mod.rs"]
 mod services;
 #[cfg(feature = "dynamodb")]
