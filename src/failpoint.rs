@@ -56,6 +56,10 @@ failpoints! {
     /// A commit is known to stand. Says its impact.
     AfterCommit = "after_commit",
     BeforeDelivery = "before_delivery",
+    /// A block of the table's ledger is not put yet, though its parts may be.
+    BeforeBlock = "before_block",
+    /// A block of the table's ledger is put, and its writer was not told.
+    BlockPut = "block_put",
     /// A sink has acknowledged, and its worker does not know.
     AfterDelivery = "after_delivery",
     /// The worker knows of an acknowledgement, and the store does not.

@@ -11,7 +11,7 @@
 //! - [`engine`] finds the machine's worker, queues, takes the step, commits, answers; and wakes what is due.
 //! - [`processor`] asks the client's service what the machine does next.
 //! - [`machine`] is the pure core: who may do what in which status, and what a step makes of the record.
-//! - [`sink`] is where new events go; what a sink has not acknowledged is a debt of the record.
+//! - [`sink`] is where new events go, Kafka's topics among them; what a sink has not acknowledged is a debt of the record.
 //! - [`storage`] makes the step durable: one atomic, conditional write.
 //! - [`wire`] is Thrift: the codec and the interface types.
 //!

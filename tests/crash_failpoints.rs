@@ -50,6 +50,8 @@ fn is_reached(point: Failpoint) -> bool {
         Failpoint::Modernized
         | Failpoint::BeforeDelivery
         | Failpoint::AfterDelivery
+        | Failpoint::BeforeBlock
+        | Failpoint::BlockPut
         | Failpoint::DeliveryKnown
         | Failpoint::PartsWritten
         | Failpoint::ItemPut => false,

@@ -11,9 +11,10 @@ use machinegun::clock::{Clock, Stopwatch};
 use machinegun::wire::timestamp;
 use tokio::task::JoinSet;
 
+use crate::broker::Broker;
 use crate::caller::{Caller, Message};
 use crate::report::{Bar, Commits, Level, Report};
-use crate::service::{Service, StorageKind};
+use crate::service::{Service, SinkKind, StorageKind};
 use crate::{Failure, disk, host, loopback, processor, report};
 
 /// Microseconds of CPU that the service may take for a Call at [`BUSY`] callers.
@@ -21,6 +22,13 @@ const CPU_BAR: f64 = 200.0;
 /// Microseconds by which a lone caller's p50 may exceed that of a bare sync.
 const LATENCY_BAR: u64 = 1_000;
 const BUSY: usize = 64;
+/// The share of the Calls/s that is left while a sink is fed.
+const FED_BAR: f64 = 0.75;
+/// By how much the p99 may grow while the sink is dead.
+const DEAD_BAR: f64 = 1.5;
+const NO_SINK: &str = "none";
+const KAFKA: &str = "kafka";
+const DEAD_KAFKA: &str = "dead kafka";
 const SYNCS_FOR: Duration = Duration::from_secs(3);
 
 #[derive(Args)]
@@ -38,6 +46,9 @@ pub struct Options {
     machines: usize,
     #[arg(long, value_enum, default_value_t = StorageKind::Embedded)]
     storage: StorageKind,
+    /// Measures also with a sink that gets every event, and with that sink dead.
+    #[arg(long, value_enum, default_value_t = SinkKind::None)]
+    sink: SinkKind,
     /// Where the store is put, never in memory. Below `target/` by default.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -63,8 +74,14 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let loopback = loopback::measure()?;
     // One thread for clients and processor: the fewer of the cores' switches are theirs.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let levels = runtime.block_on(levels(options, folder.path()))?;
-    let bars = bars(&levels, fdatasync.p50_us, options.storage);
+    let mut seen = runtime.block_on(levels(options, folder.path(), NO_SINK, None))?;
+    if options.sink == SinkKind::Kafka {
+        let mut broker = Broker::start()?;
+        seen.extend(runtime.block_on(levels(options, folder.path(), KAFKA, Some(&broker)))?);
+        broker.kill()?;
+        seen.extend(runtime.block_on(levels(options, folder.path(), DEAD_KAFKA, Some(&broker)))?);
+    }
+    let bars = bars(&seen, fdatasync.p50_us, options.storage);
     let report = Report {
         date: timestamp::format_seconds(Clock::system().now()),
         commit: report::commit(),
@@ -73,7 +90,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         host,
         fdatasync,
         loopback,
-        levels,
+        levels: seen,
         bars,
     };
     report.print();
@@ -83,9 +100,17 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn levels(options: &Options, folder: &std::path::Path) -> Result<Vec<Level>, Failure> {
+/// One run of a service that is new, on a store of its own.
+async fn levels(
+    options: &Options,
+    folder: &std::path::Path,
+    sink: &'static str,
+    broker: Option<&Broker>,
+) -> Result<Vec<Level>, Failure> {
+    let folder = &folder.join(sink);
+    std::fs::create_dir(folder)?;
     let processor = processor::start().await?;
-    let service = Service::start(folder, options.storage, processor)?;
+    let service = Service::start(folder, options.storage, processor, broker.map(|it| &*it.address))?;
     println!("the service is process {}", service.pid());
     let ids: Vec<String> = (0..options.machines).map(|it| format!("machine-{it}")).collect();
     start_machines(&service, &ids).await?;
@@ -104,7 +129,8 @@ async fn levels(options: &Options, folder: &std::path::Path) -> Result<Vec<Level
         if let Some(error) = &counted.first_error {
             println!("first error at {concurrency} callers: {error}");
         }
-        levels.push(summary(*concurrency, &counted, cpu, elapsed, &before, &after));
+        let level = summary(*concurrency, &counted, cpu, elapsed, &before, &after);
+        levels.push(Level { sink, ..level });
     }
     service.stop()?;
     Ok(levels)
@@ -188,6 +214,7 @@ fn summary(
     });
     Level {
         concurrency,
+        sink: NO_SINK,
         seconds: elapsed.as_secs_f64(),
         calls,
         errors: seen.errors,
@@ -219,12 +246,23 @@ fn bars(levels: &[Level], sync_us: u64, storage: StorageKind) -> Vec<Bar> {
     if storage != StorageKind::Embedded {
         return bars;
     }
-    if let Some(busy) = levels.iter().find(|it| it.concurrency == BUSY) {
+    let at = |sink, callers| levels.iter().find(|it: &&Level| it.sink == sink && it.concurrency == callers);
+    if let (Some(bare), Some(fed)) = (at(NO_SINK, BUSY), at(KAFKA, BUSY)) {
+        let share = fed.calls_per_second / bare.calls_per_second;
+        let promise = format!("with a Kafka sink at least {FED_BAR} of the Calls/s at {BUSY} callers");
+        bars.push(Bar { promise, seen: format!("{share:.2}"), ok: share >= FED_BAR });
+    }
+    if let (Some(bare), Some(dead)) = (at(NO_SINK, BUSY), at(DEAD_KAFKA, BUSY)) {
+        let factor = dead.p99_us as f64 / bare.p99_us as f64;
+        let promise = format!("with a dead Kafka at most {DEAD_BAR} times the p99 at {BUSY} callers");
+        bars.push(Bar { promise, seen: format!("{factor:.2}"), ok: factor <= DEAD_BAR });
+    }
+    if let Some(busy) = at(NO_SINK, BUSY) {
         let cpu = busy.service_cpu_us_per_call;
         let promise = format!("at most {CPU_BAR} us of CPU per Call at {BUSY} callers");
         bars.push(Bar { promise, seen: format!("{cpu:.1}"), ok: cpu <= CPU_BAR });
     }
-    if let Some(alone) = levels.iter().find(|it| it.concurrency == 1) {
+    if let Some(alone) = at(NO_SINK, 1) {
         let (low, high) = (sync_us, sync_us + LATENCY_BAR);
         let promise =
             format!("p50 of a lone caller between {low} and {high} us, the sync alone and {LATENCY_BAR} us more");

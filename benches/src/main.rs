@@ -3,6 +3,7 @@
 //! `cargo run --release -p benches -- call` drives the real binary, a process of its own, so that its CPU time is counted
 //! alone; the clients and the processor live here. `-- fsync` prints what the disk under a folder costs.
 
+mod broker;
 mod call;
 mod caller;
 mod disk;

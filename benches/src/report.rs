@@ -29,6 +29,8 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 pub struct Level {
     pub concurrency: usize,
+    /// Where the events went.
+    pub sink: &'static str,
     pub seconds: f64,
     pub calls: u64,
     pub errors: u64,
@@ -70,16 +72,26 @@ impl Report {
         println!("loopback round trip: p50 {} us, p99 {} us", self.loopback.p50_us, self.loopback.p99_us);
         println!("storage {}, {} machines, commit {}", self.storage, self.machines, self.commit);
         println!(
-            "{:>7} {:>9} {:>9} {:>9} {:>9} {:>13} {:>7} {:>12} {:>9}",
-            "callers", "Calls/s", "p50 us", "p99 us", "p99.9 us", "CPU us/Call", "errors", "writes/batch", "sync us"
+            "{:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>13} {:>7} {:>12} {:>9}",
+            "callers",
+            "sink",
+            "Calls/s",
+            "p50 us",
+            "p99 us",
+            "p99.9 us",
+            "CPU us/Call",
+            "errors",
+            "writes/batch",
+            "sync us"
         );
         for level in &self.levels {
             let (writes, sync) = level.commits.as_ref().map_or_else(Default::default, |it| {
                 (format!("{:.1}", it.writes_per_batch), format!("{:.0}", it.sync_us))
             });
             println!(
-                "{:>7} {:>9.0} {:>9} {:>9} {:>9} {:>13.1} {:>7} {writes:>12} {sync:>9}",
+                "{:>7} {:>11} {:>9.0} {:>9} {:>9} {:>9} {:>13.1} {:>7} {writes:>12} {sync:>9}",
                 level.concurrency,
+                level.sink,
                 level.calls_per_second,
                 level.p50_us,
                 level.p99_us,

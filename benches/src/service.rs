@@ -18,6 +18,15 @@ pub enum StorageKind {
     Memory,
 }
 
+/// Where the machines' events go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SinkKind {
+    /// Nowhere.
+    None,
+    /// To a topic of a real Kafka; and then the same while that is dead.
+    Kafka,
+}
+
 /// Killed when dropped, unless it was stopped.
 pub struct Service {
     child: Child,
@@ -39,10 +48,16 @@ impl StorageKind {
 
 impl Service {
     /// Starts it on `folder`, with its defaults but for what a run needs, and waits until it is up.
-    pub fn start(folder: &Path, storage: StorageKind, processor: SocketAddr) -> Result<Self, Failure> {
+    /// `broker` is where a Kafka answers that gets all events.
+    pub fn start(
+        folder: &Path,
+        storage: StorageKind,
+        processor: SocketAddr,
+        broker: Option<&str>,
+    ) -> Result<Self, Failure> {
         let binary = build()?;
         let config = folder.join("config.yaml");
-        fs::write(&config, configuration(folder, storage, processor))?;
+        fs::write(&config, configuration(folder, storage, processor) + &broker.map_or_else(String::new, topic))?;
         let mut child = Command::new(&binary)
             .arg("serve")
             .arg("--config")
@@ -132,6 +147,16 @@ fn configuration(folder: &Path, storage: StorageKind, processor: SocketAddr) -> 
          logging: {{out_type: stdout, level: info}}\n\
          storage: {storage}\n\
          namespaces:\n  bench:\n    processor: {{url: \"http://{processor}/processor\", pool_size: 100}}\n"
+    )
+}
+
+/// What makes the namespace, which stands last, publish. Nothing is refused for what the sink has not taken.
+fn topic(broker: &str) -> String {
+    let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "9092"));
+    format!(
+        "    outbox: {{max_pending: 1000000000}}\n    \
+             event_sinks: {{bench: {{type: kafka, client: bench, topic: bench}}}}\n\
+         kafka: {{bench: {{endpoints: [{{host: '{host}', port: {port}}}]}}}}\n"
     )
 }
 

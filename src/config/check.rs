@@ -73,7 +73,6 @@ impl Checked {
                 }
                 return;
             }
-            Fate::OfRefused => return,
         }
         if keys::has_below(&node.path) {
             self.below(node);

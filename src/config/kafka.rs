@@ -1,4 +1,4 @@
-//! The Kafka clients that sinks name. No sink of this release uses one; they are read so that a file stays whole.
+//! The Kafka clients that sinks name, and the topics that they write to.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,9 +6,17 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::namespaces::NamespaceSettings;
 use super::reader::Section;
 use super::service::MANY;
+use super::sinks::EventSinkKind;
 use super::{duration, size};
+
+/// Kafka takes no longer name.
+const LONGEST_TOPIC: usize = 249;
+
+/// A message that waits longer for company is soon too old to be sent.
+const LONGEST_LINGER: Duration = Duration::from_secs(1);
 
 /// `kafka.<name>`
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -97,21 +105,30 @@ pub enum SaslLogin {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
+/// `lifecycle_pulse`, and what belongs to an event sink of `type: kafka`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KafkaTopic {
+    /// `client`: one of `kafka`. No default.
+    pub client: String,
+    /// `topic`: 1 to 249 of the characters that Kafka has for it. No default.
+    pub topic: String,
+}
+
 /// `kafka.<name>.producer`
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct KafkaProducer {
     /// `compression`: default `no_compression`.
     pub compression: Compression,
-    /// `partition_onwire_limit`: batches of a partition without their ack, from 1. Default 1.
+    /// `partition_onwire_limit`: batches of a partition without their ack, from 1. Default 1. Used differently.
     pub partition_onwire_limit: u32,
-    /// `partition_buffer_limit`: batches of a partition that wait, from 1. Default 256.
+    /// `partition_buffer_limit`: batches of a partition that wait, from 1. Default 256. Used differently.
     pub partition_buffer_limit: u32,
     /// `ack_timeout`: default 10s.
     #[serde(serialize_with = "duration::text")]
     pub ack_timeout: Duration,
     /// `required_acks`: default `all_isr`.
     pub required_acks: RequiredAcks,
-    /// `max_linger`: how long a message may wait for company. Default 0ms.
+    /// `max_linger`: how long a message may wait for company, up to 1s. Default 0ms.
     #[serde(serialize_with = "duration::text")]
     pub max_linger: Duration,
     /// `max_linger_count`: how many messages may. Default 0.
@@ -119,7 +136,7 @@ pub struct KafkaProducer {
     /// `max_batch_size`: bytes. Default 1M.
     #[serde(serialize_with = "size::text")]
     pub max_batch_size: u64,
-    /// `max_retries`: -1 is for ever. Default 3.
+    /// `max_retries`: -1 is for ever. Default 3. Used differently.
     pub max_retries: i32,
     /// `retry_backoff`: default 500ms.
     #[serde(serialize_with = "duration::text")]
@@ -199,6 +216,46 @@ pub(super) fn as_map<S: Serializer>(clients: &[KafkaClient], out: S) -> Result<S
     out.collect_map(clients.iter().map(|client| (&client.name, client)))
 }
 
+/// Where something goes: `client` is one of these clients.
+pub(super) fn topic(section: &Section<'_>, clients: &[KafkaClient]) -> KafkaTopic {
+    let client = section.required_text("client", "name one of the clients below `kafka`");
+    if section.has("client") && !clients.iter().any(|it| it.name == client) {
+        let names: Vec<_> = clients.iter().map(|it| &*it.name).collect();
+        let instead = match &*names {
+            [] => "write `kafka: {NAME: {endpoints: [{host: ..., port: 9092}]}}` and name that one".to_owned(),
+            names => format!("write one of: {}", names.join(", ")),
+        };
+        section.wrong_key("client", format!("is `{client}`, which `kafka` does not have"), &instead);
+    }
+    let topic = section.required_text("topic", "name the topic");
+    let known = |it: char| it.is_ascii_alphanumeric() || matches!(it, '.' | '_' | '-');
+    let is_name =
+        (1..=LONGEST_TOPIC).contains(&topic.len()) && topic.chars().all(known) && topic != "." && topic != "..";
+    if section.has("topic") && !is_name {
+        section.wrong_key(
+            "topic",
+            "is no name that Kafka has for a topic",
+            "write 1 to 249 letters, digits, `.`, `_`, `-`",
+        );
+    }
+    KafkaTopic { client, topic }
+}
+
+/// Notices clients that no sink names.
+pub(super) fn unused(kafka: &Section<'_>, lifecycle: Option<&KafkaTopic>, namespaces: &[NamespaceSettings]) {
+    let sinks = namespaces.iter().flat_map(|namespace| &namespace.event_sinks);
+    let topics = sinks.filter_map(|sink| match &sink.kind {
+        EventSinkKind::Kafka(topic) => Some(topic),
+        EventSinkKind::Ledger { .. } => None,
+    });
+    let used: Vec<_> = topics.chain(lifecycle).map(|topic| &*topic.client).collect();
+    for client in kafka.sections() {
+        if !used.contains(&client.name()) {
+            kafka.notice_key(client.name(), "has no effect: no sink names it");
+        }
+    }
+}
+
 pub(super) fn read(section: &Section<'_>) -> Vec<KafkaClient> {
     section.sections().iter().map(client).collect()
 }
@@ -264,6 +321,15 @@ fn sasl(section: &Section<'_>) -> Option<KafkaSasl> {
     Some(KafkaSasl { mechanism, login })
 }
 
+fn linger(section: &Section<'_>, default: Duration) -> Duration {
+    let linger = section.duration("max_linger", default);
+    if linger > LONGEST_LINGER {
+        section.wrong_key("max_linger", "is longer than 1s", "write a duration up to 1s: a message lives for 8 s");
+        return default;
+    }
+    linger
+}
+
 fn producer(section: &Section<'_>) -> KafkaProducer {
     let default = KafkaProducer::default();
     let compressions =
@@ -277,7 +343,7 @@ fn producer(section: &Section<'_>) -> KafkaProducer {
         partition_buffer_limit: limit("partition_buffer_limit", default.partition_buffer_limit),
         ack_timeout: section.pause("ack_timeout", default.ack_timeout),
         required_acks: section.choice("required_acks", default.required_acks, &acks),
-        max_linger: section.duration("max_linger", default.max_linger),
+        max_linger: linger(section, default.max_linger),
         max_linger_count: section.number("max_linger_count", default.max_linger_count, 0..=MANY),
         max_batch_size: section.size("max_batch_size", default.max_batch_size, 1..=1 << 30),
         max_retries: section.number("max_retries", default.max_retries, -1..=MANY),

@@ -23,8 +23,6 @@ pub(super) enum Fate {
     Ignored(&'static str),
     /// Not to be started with, except for a value that asks for nothing: what is wrong, what to write instead.
     Refused(Harmless, &'static str, &'static str),
-    /// It belongs to something that its reader refuses as a whole, wherever it stands: worth no error of its own.
-    OfRefused,
 }
 
 /// Says whether a value makes no difference.
@@ -55,7 +53,7 @@ fn if_empty(value: &Value) -> bool {
     }
 }
 
-use Fate::{Differently, Ignored, NotYet, OfRefused, Refused, Used};
+use Fate::{Differently, Ignored, NotYet, Refused, Used};
 
 const ERLANG: &str = "only the Erlang node needs it";
 const ERLANG_LOGGER: &str = "only Erlang's logger has such queues";
@@ -123,15 +121,9 @@ pub(super) const KEYS: &[Key] = &[
         Ignored(RIAK),
     ),
     // Sinks.
-    key(
-        "lifecycle_pulse",
-        Refused(
-            if_empty,
-            "is not built yet, and its events would be lost without a word",
-            "leave it out, or stay with the original until a release has it",
-        ),
-    ),
-    key("kafka", NotYet(if_empty, "no sink uses it")),
+    key("lifecycle_pulse", Used),
+    key("lifecycle_pulse.topic|client", Used),
+    key("kafka", Used),
     key("kafka.*", Used),
     key("kafka.*.endpoints", Used),
     key("kafka.*.endpoints.[]", Used),
@@ -142,8 +134,24 @@ pub(super) const KEYS: &[Key] = &[
     key("kafka.*.sasl.mechanism|file|username|password", Used),
     key("kafka.*.producer", Used),
     key(
-        "kafka.*.producer.compression|partition_onwire_limit|partition_buffer_limit|ack_timeout|required_acks|max_linger|max_linger_count|max_batch_size|max_retries|retry_backoff",
+        "kafka.*.producer.compression|ack_timeout|required_acks|max_linger|max_linger_count|max_batch_size|retry_backoff",
         Used,
+    ),
+    key(
+        "kafka.*.producer.partition_onwire_limit",
+        Differently(
+            "up to 5 requests to a broker are under way, and a machine's next message only after the one before",
+        ),
+    ),
+    key(
+        "kafka.*.producer.partition_buffer_limit",
+        Differently(
+            "100 times as many messages of the client, in all partitions, wait for brokers; more wait before it",
+        ),
+    ),
+    key(
+        "kafka.*.producer.max_retries",
+        Differently("it counts only below `required_acks: all_isr`; what is not sent after 8 s is sent anew, for ever"),
     ),
     // Namespaces.
     key("namespaces", Used),
@@ -201,8 +209,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("namespaces.*.event_sinks", Used),
     key("namespaces.*.event_sinks.*", Used),
-    key("namespaces.*.event_sinks.*.type|machine_id|id|ack", Used),
-    key("namespaces.*.event_sinks.*.client|topic", OfRefused),
+    key("namespaces.*.event_sinks.*.type|machine_id|id|client|topic|ack", Used),
     key(
         "namespaces.*.event_sink",
         Refused(

@@ -31,7 +31,7 @@ use std::path::Path;
 
 pub use describe::describe;
 pub use kafka::{
-    Compression, KafkaClient, KafkaEndpoint, KafkaProducer, KafkaSasl, KafkaSsl, RequiredAcks, SaslLogin,
+    Compression, KafkaClient, KafkaEndpoint, KafkaProducer, KafkaSasl, KafkaSsl, KafkaTopic, RequiredAcks, SaslLogin,
     SaslMechanism, Secret,
 };
 pub use namespaces::{NamespaceSettings, NotificationSettings, OverseerSettings, TimersSettings};
@@ -42,7 +42,7 @@ pub use settings::{
     DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput, LoggingSettings, MemoryKind, MemoryLimit, Settings,
     StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
-pub use sinks::{Ack, EventSinkKind, EventSinkSettings, OutboxSettings};
+pub use sinks::{Ack, EventSinkKind, EventSinkSettings, LIFECYCLE_SINK, OutboxSettings};
 pub use storage::{DynamodbSettings, EmbeddedSettings, StorageSettings};
 
 /// Reads a file, with the variables of the process's environment.

@@ -8,8 +8,7 @@ use super::processors::{ModernizerSettings, ProcessorSettings, StepProcessors, n
 use super::reader::Section;
 use super::retries::{self, Retries};
 use super::service::MANY;
-use super::sinks::{EventSinkSettings, OutboxSettings};
-use super::storage::StorageSettings;
+use super::sinks::{EventSinkSettings, OutboxSettings, Outlets};
 use super::tree::Value;
 use super::{duration, processors, sinks};
 use crate::wire::Protocol;
@@ -208,7 +207,7 @@ fn by_name<S: Serializer>(protocol: &Protocol, out: S) -> Result<S::Ok, S::Error
 
 // === reading ===
 
-pub(super) fn read(section: &Section<'_>, storage: &StorageSettings) -> Vec<NamespaceSettings> {
+pub(super) fn read(section: &Section<'_>, outlets: &Outlets<'_>) -> Vec<NamespaceSettings> {
     let sections = section.sections();
     if sections.is_empty() {
         section.wrong(
@@ -216,16 +215,16 @@ pub(super) fn read(section: &Section<'_>, storage: &StorageSettings) -> Vec<Name
             "write at least one namespace, like `namespaces: {payproc: {processor: {url: \"http://...\"}}}`",
         );
     }
-    sections.iter().map(|section| namespace(section, storage)).collect()
+    sections.iter().map(|section| namespace(section, outlets)).collect()
 }
 
-fn namespace(section: &Section<'_>, storage: &StorageSettings) -> NamespaceSettings {
+fn namespace(section: &Section<'_>, outlets: &Outlets<'_>) -> NamespaceSettings {
     if !(1..=255).contains(&section.name().len()) {
         section.wrong("has a name that is empty or too long", "name it in 1 to 255 bytes");
     }
     engine(section);
     let protocol = protocol(section);
-    let event_sinks = sinks::event_sinks(section, storage);
+    let event_sinks = sinks::event_sinks(section, outlets);
     let default = NamespaceSettings::new(section.name(), "");
     let time = |key, default| section.pause(key, default);
     NamespaceSettings {
@@ -233,7 +232,7 @@ fn namespace(section: &Section<'_>, storage: &StorageSettings) -> NamespaceSetti
         processors: processors::processors(section, protocol),
         protocol,
         modernizer: processors::modernizer(section),
-        outbox: sinks::outbox(section, &event_sinks, storage),
+        outbox: sinks::outbox(section, &event_sinks, outlets),
         event_sinks,
         default_processing_timeout: time("default_processing_timeout", default.default_processing_timeout),
         timer_processing_timeout: time("timer_processing_timeout", default.timer_processing_timeout),

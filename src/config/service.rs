@@ -8,6 +8,7 @@ use super::settings::{
     DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput, LoggingSettings, MemoryKind, MemoryLimit, Settings,
     StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
+use super::sinks::Outlets;
 use super::{kafka, namespaces, storage};
 
 /// Beyond this a bound bounds nothing.
@@ -17,6 +18,12 @@ const SEVERITIES: [&str; 8] = ["emergency", "alert", "critical", "error", "warni
 
 pub(super) fn read(root: &Section<'_>) -> Settings {
     let default = Settings::default_with(storage::read(&root.section("storage")));
+    let kafka = kafka::read(&root.section("kafka"));
+    let lifecycle_pulse = root.section("lifecycle_pulse");
+    let lifecycle_pulse = lifecycle_pulse.is_there().then(|| kafka::topic(&lifecycle_pulse, &kafka));
+    let outlets = Outlets { storage: &default.storage, kafka: &kafka, lifecycle: lifecycle_pulse.is_some() };
+    let namespaces = namespaces::read(&root.section("namespaces"), &outlets);
+    kafka::unused(&root.section("kafka"), lifecycle_pulse.as_ref(), &namespaces);
     Settings {
         service_name: root.text("service_name").unwrap_or(default.service_name),
         snowflake_machine_id: root.maybe_number("snowflake_machine_id", 0..=1023),
@@ -24,8 +31,9 @@ pub(super) fn read(root: &Section<'_>) -> Settings {
         worker: worker(&root.section("worker")),
         limits: limits(&root.section("limits")),
         logging: logging(&root.section("logging")),
-        kafka: kafka::read(&root.section("kafka")),
-        namespaces: namespaces::read(&root.section("namespaces"), &default.storage),
+        kafka,
+        lifecycle_pulse,
+        namespaces,
         storage: default.storage,
     }
 }

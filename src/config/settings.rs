@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::kafka::KafkaClient;
+use super::kafka::{KafkaClient, KafkaTopic};
 use super::namespaces::NamespaceSettings;
 use super::storage::StorageSettings;
 use super::{duration, kafka, namespaces, size};
@@ -33,6 +33,9 @@ pub struct Settings {
     /// `kafka`: the clients by name, in the order of the file. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "kafka::as_map")]
     pub kafka: Vec<KafkaClient>,
+    /// `lifecycle_pulse`: the topic of all namespaces' changes of life. Default None: nobody is told of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle_pulse: Option<KafkaTopic>,
     /// `namespaces`: in the order of the file. At least one, no default.
     #[serde(serialize_with = "namespaces::as_map")]
     pub namespaces: Vec<NamespaceSettings>,
@@ -204,6 +207,7 @@ impl Settings {
             logging: LoggingSettings::default(),
             storage,
             kafka: Vec::new(),
+            lifecycle_pulse: None,
             namespaces: Vec::new(),
         }
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::duration;
+use super::kafka::{KafkaClient, KafkaTopic};
 use super::reader::Section;
 use super::storage::StorageSettings;
+use super::{duration, kafka};
 
 /// `namespaces.<name>.event_sinks.<name>`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,7 +19,7 @@ pub struct EventSinkSettings {
     /// `type`, and what belongs to it.
     #[serde(flatten)]
     pub kind: EventSinkKind,
-    /// `ack`: what a caller waits for. Default `before_reply`.
+    /// `ack`: what a caller waits for. Default `before_reply` for a ledger, `committed` for Kafka.
     pub ack: Ack,
 }
 
@@ -32,6 +33,8 @@ pub enum EventSinkKind {
         /// share it. Default: the sink's name.
         machine_id: String,
     },
+    /// `kafka`: a topic. Namespaces that name the same client share it, and may write to the same topic.
+    Kafka(KafkaTopic),
 }
 
 /// `namespaces.<name>.event_sinks.<name>.ack`
@@ -59,12 +62,19 @@ pub struct OutboxSettings {
     pub max_pending: u64,
 }
 
-const TYPE: &str = "write `type: ledger`, or `machine`, its old name";
+/// The name by which machines know what they owe to `lifecycle_pulse`. No event sink has it.
+pub const LIFECYCLE_SINK: &str = "lifecycle_pulse";
+
+/// What is known of the file when a namespace's sinks are read.
+pub(super) struct Outlets<'a> {
+    pub(super) storage: &'a StorageSettings,
+    pub(super) kafka: &'a [KafkaClient],
+    /// There is a topic for changes of life.
+    pub(super) lifecycle: bool,
+}
+
+const TYPE: &str = "write `type: kafka`, or `ledger`, or `machine`, its old name";
 const ID: &str = "name it in 1 to 255 bytes";
-const KAFKA: (&str, &str) = (
-    "is `kafka`, a sink that is not built yet: its events would be lost without a word",
-    "leave the sink out if nothing reads its events, or stay with the original until a release has it",
-);
 
 // === impl OutboxSettings ===
 
@@ -83,20 +93,23 @@ pub(super) fn as_map<S: Serializer>(sinks: &[EventSinkSettings], out: S) -> Resu
 // === reading ===
 
 /// The sinks in the order of the file, which is the order in which they are fed.
-pub(super) fn event_sinks(namespace: &Section<'_>, storage: &StorageSettings) -> Vec<EventSinkSettings> {
+pub(super) fn event_sinks(namespace: &Section<'_>, outlets: &Outlets<'_>) -> Vec<EventSinkSettings> {
     let mut sinks: Vec<EventSinkSettings> = Vec::new();
     for section in namespace.section("event_sinks").sections() {
-        let Some(sink) = event_sink(&section, storage) else {
+        let Some(sink) = event_sink(&section, outlets) else {
             continue;
         };
         if let Some(twin) = sinks.iter().find(|other| other.kind == sink.kind) {
-            let EventSinkKind::Ledger { machine_id } = &sink.kind;
+            let (place, key) = match &sink.kind {
+                EventSinkKind::Ledger { machine_id } => (machine_id, "machine_id"),
+                EventSinkKind::Kafka(KafkaTopic { topic, .. }) => (topic, "topic"),
+            };
             section.wrong(
                 format!(
-                    "writes to `{machine_id}`, as the namespace's sink `{}` does: it would hold each event twice",
+                    "writes to `{place}`, as the namespace's sink `{}` does: it would hold each event twice",
                     twin.name
                 ),
-                "leave one of them out, or give it a `machine_id` of its own",
+                format!("leave one of them out, or give it a `{key}` of its own"),
             );
         }
         sinks.push(sink);
@@ -105,28 +118,33 @@ pub(super) fn event_sinks(namespace: &Section<'_>, storage: &StorageSettings) ->
 }
 
 /// None: it has no type that could be read further.
-fn event_sink(section: &Section<'_>, storage: &StorageSettings) -> Option<EventSinkSettings> {
+fn event_sink(section: &Section<'_>, outlets: &Outlets<'_>) -> Option<EventSinkSettings> {
+    let Outlets { storage, kafka: clients, .. } = outlets;
     let name = section.name();
     if !is_name(name) {
         section.wrong("has a name that is empty or too long", ID);
     }
+    if name == LIFECYCLE_SINK {
+        section.wrong("has the name by which machines know what they owe to the lifecycle's topic", "rename it");
+    }
     let acks = [("before_reply", Ack::BeforeReply), ("committed", Ack::Committed)];
-    let ack = section.choice("ack", Ack::BeforeReply, &acks);
     section.require("type", TYPE);
     let item = section.item("type")?;
     let kind = item.text()?;
-    match kind.as_str() {
-        "machine" | "ledger" => {}
-        "kafka" => {
-            item.wrong(KAFKA.0, KAFKA.1);
-            return None;
-        }
+    let (foreign, default) = match kind.as_str() {
+        "machine" | "ledger" => (["client", "topic"], Ack::BeforeReply),
+        "kafka" => (["machine_id", "id"], Ack::Committed),
         _ => return item.refuse(TYPE),
-    }
-    for key in ["client", "topic"] {
+    };
+    let ack = section.choice("ack", default, &acks);
+    for key in foreign {
         if section.has(key) {
             section.wrong_key(key, format!("is no key of `type: {kind}`"), "leave it out");
         }
+    }
+    if kind == "kafka" {
+        let kind = EventSinkKind::Kafka(kafka::topic(section, clients));
+        return Some(EventSinkSettings { name: name.to_owned(), kind, ack });
     }
     if ack == Ack::Committed && storage.commit_holds_ledger() {
         section.notice_key("ack", "has no effect on this storage: a ledger's entries are part of the commit itself");
@@ -157,11 +175,7 @@ fn is_name(name: &str) -> bool {
     (1..=255).contains(&name.len())
 }
 
-pub(super) fn outbox(
-    namespace: &Section<'_>,
-    sinks: &[EventSinkSettings],
-    storage: &StorageSettings,
-) -> OutboxSettings {
+pub(super) fn outbox(namespace: &Section<'_>, sinks: &[EventSinkSettings], outlets: &Outlets<'_>) -> OutboxSettings {
     let default = OutboxSettings::default();
     let section = namespace.section("outbox");
     let outbox = OutboxSettings {
@@ -169,9 +183,10 @@ pub(super) fn outbox(
         max_pending: section.number("max_pending", default.max_pending, 1..=1_000_000_000),
     };
     let paid_by_commit = |sink: &EventSinkSettings| match sink.kind {
-        EventSinkKind::Ledger { .. } => storage.commit_holds_ledger(),
+        EventSinkKind::Ledger { .. } => outlets.storage.commit_holds_ledger(),
+        EventSinkKind::Kafka(_) => false,
     };
-    if outbox != default && sinks.iter().all(paid_by_commit) {
+    if outbox != default && !outlets.lifecycle && sinks.iter().all(paid_by_commit) {
         let why = match sinks {
             [] => "the namespace has no event sinks",
             _ => "on this storage a ledger's entries are part of the commit itself",

@@ -10,6 +10,8 @@ use crate::telemetry::{Metrics, SinkMetrics};
 pub(super) struct Backlog {
     pub(super) metrics: SinkMetrics,
     ages: Arc<Ages>,
+    /// Why the sink last refused what it won't take until somebody mends something.
+    refusal: Mutex<String>,
 }
 
 /// Since when deliveries that are under way were owed (unix milliseconds), and how many since each time.
@@ -30,6 +32,10 @@ pub(super) struct Owed {
     since: i64,
 }
 
+/// A machine whose next delivery the sink won't take until somebody mends something; counted until this is dropped.
+#[derive(Debug)]
+pub(super) struct Stuck(Arc<Backlog>);
+
 // === impl Ages ===
 
 impl Ages {
@@ -49,12 +55,24 @@ impl Backlog {
         let ages = Arc::<Ages>::default();
         let watched = ages.clone();
         let age_ms = move || watched.oldest().map_or(0, |since| clock.now().saturating_sub(since).max(0));
-        Arc::new(Self { metrics: metrics.sink(namespace, sink, age_ms), ages })
+        Arc::new(Self { metrics: metrics.sink(namespace, sink, age_ms), ages, refusal: Mutex::default() })
     }
 
     /// Entries that the sink has not acknowledged.
     pub(super) fn pending(&self) -> i64 {
         self.metrics.pending.get()
+    }
+
+    pub(super) fn stuck(self: &Arc<Self>, reason: String) -> Stuck {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        self.metrics.stuck.inc();
+        Stuck(self.clone())
+    }
+
+    /// How many machines are stuck, and the latest reason; None if none is.
+    pub(super) fn trouble(&self) -> Option<(i64, String)> {
+        let machines = self.metrics.stuck.get();
+        (machines > 0).then(|| (machines, self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()))
     }
 
     pub(super) fn owed(&self, since: i64) -> Owed {
@@ -82,6 +100,14 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.set(0);
+    }
+}
+
+// === impl Stuck ===
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        self.0.metrics.stuck.dec();
     }
 }
 

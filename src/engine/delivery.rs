@@ -71,7 +71,7 @@ impl Job {
     }
 
     async fn deliver(&mut self) -> Result<Receipt, SinkError> {
-        let content = match &mut self.parcel {
+        let content = match &self.parcel {
             Parcel::Lifecycle(lifecycle) => Content::Lifecycle(lifecycle.clone()),
             Parcel::Events { epoch, first, last } => {
                 let most = (*last).min(first.saturating_add(MOST_EVENTS - 1));
@@ -79,13 +79,20 @@ impl Job {
                     Some(held) => bounded(held, MOST_EVENTS as usize),
                     None => read(&self.namespace, &self.key, *epoch, *first, most).await?,
                 };
-                *last = *first + events.len() as i64 - 1;
                 Content::Events { epoch: *epoch, first: *first, events, behind: self.behind }
             }
         };
+        let sent = content.entries();
         failpoint::reached(Failpoint::BeforeDelivery);
         let receipt = self.to.publish(Delivery { key: self.key.clone(), content }).await?;
         failpoint::reached(Failpoint::AfterDelivery);
+        let taken = receipt.taken.unwrap_or(sent).min(sent);
+        if taken == 0 {
+            return Err(SinkError::Unavailable("it took nothing".to_owned()));
+        }
+        if let Parcel::Events { first, last, .. } = &mut self.parcel {
+            *last = first.saturating_add(taken as i64 - 1);
+        }
         Ok(receipt)
     }
 }

@@ -81,6 +81,17 @@ pub struct SinkOptions {
     pub before_reply: bool,
 }
 
+/// A sink that refuses what it won't take until somebody mends something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkTrouble {
+    pub namespace: String,
+    pub sink: Arc<str>,
+    /// Whose next delivery it refused.
+    pub machines: i64,
+    /// What it said last.
+    pub reason: String,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct SchedulerOptions {
     pub scan_interval: Duration,
@@ -188,6 +199,25 @@ impl Engine {
     /// Bytes that loaded machines hold.
     pub fn cached_bytes(&self) -> usize {
         self.shared.budget.held()
+    }
+
+    /// The sinks that some machines can't get rid of their debts to until somebody mends something.
+    pub fn sink_troubles(&self) -> Vec<SinkTrouble> {
+        let troubles = self.namespaces.values().flat_map(|namespace| {
+            let sinks = namespace.options.sinks.iter().zip(&namespace.backlogs);
+            sinks.filter_map(|(sink, backlog)| {
+                let (machines, reason) = backlog.trouble()?;
+                Some(SinkTrouble {
+                    namespace: namespace.options.name.clone(),
+                    sink: sink.name.clone(),
+                    machines,
+                    reason,
+                })
+            })
+        });
+        let mut troubles: Vec<_> = troubles.collect();
+        troubles.sort_by(|a, b| (&a.namespace, &a.sink).cmp(&(&b.namespace, &b.sink)));
+        troubles
     }
 
     /// Lets running steps end; what waits is refused. Returns when all workers are gone.

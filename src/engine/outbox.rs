@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::SinkOptions;
-use super::backlog::{Backlog, Owed, Share};
+use super::backlog::{Backlog, Owed, Share, Stuck};
 use super::delivery::{Job, Sent};
 use super::error::EngineError;
 use super::worker::Worker;
@@ -61,6 +61,8 @@ struct Delivering {
     /// See [`Unsent`].
     behind: i64,
     _owed: Owed,
+    /// The last attempt failed for what only somebody's mending helps.
+    stuck: Option<Stuck>,
     /// Told, a waiting attempt is made at once.
     hurry: Arc<Notify>,
 }
@@ -156,7 +158,7 @@ impl Worker {
             job.held = self.held(parcel, record.epoch);
             if let Some(roads) = &mut self.outbox.roads {
                 roads.under_way.spawn(job.run());
-                roads.roads[sink].delivery = Some(Delivering { attempt: 0, behind, _owed: owed, hurry });
+                roads.roads[sink].delivery = Some(Delivering { attempt: 0, behind, _owed: owed, stuck: None, hurry });
             }
         }
     }
@@ -224,6 +226,10 @@ impl Worker {
             SinkError::Misconfigured(_) => MISCONFIGURED_RETRY_MS,
         };
         delivery.attempt = delivery.attempt.saturating_add(1);
+        delivery.stuck = match error {
+            SinkError::Unavailable(_) => None,
+            SinkError::Misconfigured(reason) => Some(share.backlog.stuck(reason.clone())),
+        };
         // Who hurried the last attempt has had it.
         delivery.hurry = Arc::new(Notify::new());
         let (attempt, behind, hurry) = (delivery.attempt, delivery.behind, delivery.hurry.clone());

@@ -36,22 +36,25 @@ impl Readiness {
     }
 }
 
-/// Puts `/health`, `/healthz/*` and `/metrics` on the server.
+/// Puts `/health`, `/healthz/*` and `/metrics` on the server. `details` is what `/health` tells beside the service's
+/// name, asked for each time.
 pub fn routes(
     server: Server,
     service_name: &str,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     cluster: Option<Arc<Cluster>>,
+    details: impl Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync + 'static,
 ) -> Server {
     let service = service_name.to_owned();
     let instance = cluster.clone();
     let health = move |_: Parts| {
-        let mut checks = serde_json::json!({ "service": service });
+        let mut checks = details();
+        checks.insert("service".to_owned(), service.clone().into());
         if let Some(cluster) = &instance {
-            checks["shards"] = serde_json::json!(cluster.standing());
+            checks.insert("shards".to_owned(), serde_json::json!(cluster.standing()));
         }
-        async move { json(StatusCode::OK, &checks) }
+        async move { json(StatusCode::OK, &checks.into()) }
     };
     let startup = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "startup": [] })) };
     let liveness = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "liveness": [] })) };

@@ -3,6 +3,7 @@
 mod ledgers;
 mod namespaces;
 mod sharing;
+mod sinks;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -46,6 +47,8 @@ pub enum StartError {
     #[error("namespaces.{namespace}.{key}: {reason}")]
     ProcessorUrl { namespace: String, key: String, reason: String },
     #[error("{0}")]
+    Sink(String),
+    #[error("{0}")]
     Runtime(String),
 }
 
@@ -64,6 +67,13 @@ pub struct Running {
     address: SocketAddr,
     stop: CancellationToken,
     done: JoinHandle<Result<(), RunError>>,
+}
+
+#[cfg(feature = "kafka")]
+impl From<crate::sink::kafka::KafkaError> for StartError {
+    fn from(error: crate::sink::kafka::KafkaError) -> Self {
+        Self::Sink(error.to_string())
+    }
 }
 
 // === impl Running ===
@@ -131,12 +141,13 @@ async fn run(
     let address = server.local_addr();
     let snowflakes = Snowflakes::new(settings.snowflake_machine_id.unwrap_or_else(machine_id_of_host), clock.clone());
     let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };
-    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(namespaces::ledgers).collect();
+    let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(sinks::ledgers).collect();
     let writers = ledgers::writers(&storage, &ledgers, &clock, &metrics).await?;
+    let outlets = sinks::Outlets::open(&settings, writers)?;
     let mut namespaces = Vec::new();
     for namespace in &settings.namespaces {
         let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?;
-        namespaces.push(namespaces::with_sinks(options, namespace, &writers));
+        namespaces.push(outlets.join(options, namespace, &settings, &metrics));
     }
     let shards = storage.leases().map(|leases| Arc::new(Shards::new(leases.shards(), clock.clone())));
     let engine = Engine::start(
@@ -164,7 +175,10 @@ async fn run(
         Some(shards) => sharing::join(&settings, address, &storage, shards, &engine, snowflakes, &metrics).await?,
     };
     let automaton = Arc::new(Automaton::new(engine.clone(), interfaces, cluster.clone()));
-    let server = ops::routes(server, &settings.service_name, readiness.clone(), metrics.clone(), cluster.clone())
+    let watched = engine.clone();
+    let details = move || sink_details(&watched);
+    let (service, ready) = (&settings.service_name, readiness.clone());
+    let server = ops::routes(server, service, ready, metrics.clone(), cluster.clone(), details)
         .route("/v1/automaton", automaton)
         .route("/v1/event_sink", Arc::new(EventSink::new(storage.clone(), ledgers.clone())));
     readiness.set(true);
@@ -195,6 +209,7 @@ async fn run(
         };
         server.serve(shutdown, drain).await;
         check.abort();
+        outlets.close().await;
         if let Some(cluster) = &cluster {
             cluster.end().await;
         }
@@ -275,6 +290,25 @@ fn server_settings(settings: &Settings) -> ServerSettings {
         limits: wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) },
         ..ServerSettings::default()
     }
+}
+
+/// What `/health` tells of sinks: those that wait for somebody's mending. They hold up nothing but themselves, so the
+/// service is healthy.
+fn sink_details(engine: &Engine) -> serde_json::Map<String, serde_json::Value> {
+    let details = engine.sink_troubles().into_iter().map(|trouble| {
+        serde_json::json!({
+            "namespace": trouble.namespace,
+            "name": &*trouble.sink,
+            "machines": trouble.machines,
+            "reason": trouble.reason,
+        })
+    });
+    let details: Vec<_> = details.collect();
+    let mut all = serde_json::Map::new();
+    if !details.is_empty() {
+        all.insert("event_sinks".to_owned(), details.into());
+    }
+    all
 }
 
 /// How long running steps may go on after a stop: the longest of the namespaces' times.

@@ -1,6 +1,5 @@
 //! A namespace's settings as the engine and the API take them: whom it calls, and where its events go.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Uri;
@@ -8,12 +7,10 @@ use http::Uri;
 use super::{StartError, milliseconds};
 use crate::api::NamespaceInterface;
 use crate::clock::{Clock, Snowflakes};
-use crate::config::{Ack, EventSinkKind, NamespaceSettings, ProcessorSettings, Settings, StepProcessors};
-use crate::engine::{ModernizerOptions, NamespaceOptions, SchedulerOptions, SinkOptions};
-use crate::machine::{Limits, Policy, Subscription};
+use crate::config::{NamespaceSettings, ProcessorSettings, Settings, StepProcessors};
+use crate::engine::{ModernizerOptions, NamespaceOptions, SchedulerOptions};
+use crate::machine::{Limits, Policy};
 use crate::processor::{ByStep, Processor, WoodyModernizer, WoodyProcessor};
-use crate::sink::LedgerSink;
-use crate::storage::ledger::LedgerWriter;
 use crate::wire;
 use crate::woody::{Client, ClientSettings};
 
@@ -103,33 +100,4 @@ pub(super) fn interface(namespace: &NamespaceSettings) -> NamespaceInterface {
         default_processing_ms: milliseconds(namespace.default_processing_timeout),
         protocol: namespace.protocol,
     }
-}
-
-/// The namespace with its sinks: ledgers are sinks where they have writers, and part of the commits where they don't.
-pub(super) fn with_sinks(
-    mut options: NamespaceOptions,
-    namespace: &NamespaceSettings,
-    writers: &BTreeMap<String, Arc<LedgerWriter>>,
-) -> NamespaceOptions {
-    for sink in &namespace.event_sinks {
-        let EventSinkKind::Ledger { machine_id } = &sink.kind;
-        let Some(writer) = writers.get(machine_id) else {
-            options.ledgers.push(machine_id.clone());
-            continue;
-        };
-        options.policy.subscriptions.push(Subscription { sink: sink.name.clone(), events: true, lifecycle: false });
-        options.sinks.push(SinkOptions {
-            name: sink.name.as_str().into(),
-            sink: Arc::new(LedgerSink::new(writer.clone())),
-            before_reply: sink.ack == Ack::BeforeReply,
-        });
-    }
-    options
-}
-
-/// The ledgers that a namespace's events are entered in.
-pub(super) fn ledgers(namespace: &NamespaceSettings) -> impl Iterator<Item = String> {
-    namespace.event_sinks.iter().map(|sink| match &sink.kind {
-        EventSinkKind::Ledger { machine_id } => machine_id.clone(),
-    })
 }

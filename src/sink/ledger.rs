@@ -25,7 +25,7 @@ impl Sink for LedgerSink {
     async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError> {
         let Content::Events { epoch, first, events, behind } = delivery.content else { return Ok(Receipt::default()) };
         let entered = self.0.enter(&delivery.key, epoch, first, &events, behind).await;
-        entered.map(|behind| Receipt { behind }).map_err(|error| match error {
+        entered.map(|behind| Receipt { behind, taken: None }).map_err(|error| match error {
             StorageError::Unavailable(text) => SinkError::Unavailable(text),
             StorageError::Corrupt(text) => SinkError::Misconfigured(text),
         })

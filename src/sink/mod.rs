@@ -6,6 +6,8 @@ use bytes::Bytes;
 
 use crate::machine::{Epoch, Lifecycle, MachineKey};
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod ledger;
 
 pub use ledger::LedgerSink;
@@ -38,6 +40,8 @@ pub struct Receipt {
     /// A place in the sink's order that all stands behind which the machine delivers later. 0: the sink has no order, or
     /// does not know.
     pub behind: i64,
+    /// How many entries are, counted from the first, and at least one. None: all.
+    pub taken: Option<usize>,
 }
 
 /// Why a sink did not take a delivery. It is tried again in any case: nothing is dropped.
@@ -53,13 +57,24 @@ pub enum SinkError {
 
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
-    /// Returns once the delivery is safe with the sink. The same one may come again.
+    /// Returns once the delivery is safe with the sink, or a part of it: then the rest comes again. So may all of it.
     async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError>;
 
     /// A place in the sink's own order that was reached by now: what is committed from here on comes behind it. 0: it has
     /// no order.
     fn place(&self) -> i64 {
         0
+    }
+}
+
+// === impl Content ===
+
+impl Content {
+    pub fn entries(&self) -> usize {
+        match self {
+            Self::Events { events, .. } => events.len(),
+            Self::Lifecycle(_) => 1,
+        }
     }
 }
 

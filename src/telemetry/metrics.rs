@@ -34,6 +34,8 @@ pub struct Metrics {
     sink_age: GaugeVec,
     produced: IntCounterVec,
     sink_retries: IntCounterVec,
+    sink_stuck: IntGaugeVec,
+    kafka_produced: HistogramVec,
     sink_failures: IntCounterVec,
     ledger_broken: IntGaugeVec,
     forwards: IntCounterVec,
@@ -152,9 +154,17 @@ pub struct NamespaceMetrics {
 #[derive(Debug)]
 pub struct SinkMetrics {
     pub pending: IntGauge,
+    pub stuck: IntGauge,
     pub produced: IntCounter,
     pub retried: IntCounter,
     failed: Vec<(&'static str, IntCounter)>,
+}
+
+/// What a sink that is a Kafka topic takes its time for, by delivery.
+#[derive(Debug)]
+pub struct KafkaSinkMetrics {
+    pub encode: Histogram,
+    pub send: Histogram,
 }
 
 /// One ledger's handles, where blocks are appended beside the commits.
@@ -273,6 +283,16 @@ impl Metrics {
                 "machinegun_sink_retries_total",
                 "Deliveries that are sent again because a sink did not take them.",
                 &["namespace", "name"],
+            ),
+            sink_stuck: gauge(
+                "machinegun_sink_misconfigured",
+                "Machines whose next delivery a sink will not take until somebody mends something; tried again slowly.",
+                &["namespace", "name"],
+            ),
+            kafka_produced: histogram(
+                "mg_events_sink_kafka_produced_duration_seconds",
+                "Time that a delivery to a Kafka topic took to be encoded, and until the brokers had it.",
+                &["namespace", "name", "action"],
             ),
             produced: counter(
                 "mg_events_sink_produced_total",
@@ -394,8 +414,15 @@ impl Metrics {
             pending: self.sink_pending.with_label_values(&labels),
             produced: self.produced.with_label_values(&labels),
             retried: self.sink_retries.with_label_values(&labels),
+            stuck: self.sink_stuck.with_label_values(&labels),
             failed: SINK_FAILURES.iter().map(|reason| (*reason, failed(reason))).collect(),
         }
+    }
+
+    /// One sink of a namespace that is a Kafka topic, beside what [`Self::sink`] counts.
+    pub fn kafka_sink(&self, namespace: &str, sink: &str) -> KafkaSinkMetrics {
+        let action = |action| self.kafka_produced.with_label_values(&[namespace, sink, action]);
+        KafkaSinkMetrics { encode: action("encode"), send: action("send") }
     }
 
     fn impact(&self, namespace: &str, impact: &str) -> ImpactMetrics {

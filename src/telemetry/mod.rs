@@ -3,4 +3,4 @@
 pub mod log;
 pub mod metrics;
 
-pub use metrics::{Forwarded, LedgerMetrics, Metrics, NamespaceMetrics, SinkMetrics};
+pub use metrics::{Forwarded, KafkaSinkMetrics, LedgerMetrics, Metrics, NamespaceMetrics, SinkMetrics};

@@ -15,6 +15,7 @@ use machinegun::processor::{Ask, Question};
 use machinegun::sink::{Content, Delivery, Receipt, Sink, SinkError};
 use machinegun::wire::HistoryRange;
 
+use crate::ledgers::{entered, entries};
 use crate::modernizing::modernizing;
 use crate::recorder::Recorder;
 use crate::scripted::{done, reply, text, unexpected};
@@ -144,12 +145,12 @@ impl Sink for Teller {
 }
 
 async fn on_the_store(store: &str) -> Mg {
-    match store.split(' ').collect::<Vec<_>>()[..] {
+    entered(match store.split(' ').collect::<Vec<_>>()[..] {
         ["embedded", folder] => world::embedded_in(folder.as_ref()),
         #[cfg(feature = "dynamodb")]
         ["dynamodb", endpoint, table] => world::dynamodb_at(endpoint, table).await,
         _ => panic!("{STORE}={store}"),
-    }
+    })
 }
 
 /// The process that ends. Run as a test of its own it has nothing to live on, and nothing to prove.
@@ -181,9 +182,9 @@ fn ended_at(store: &str, point: Failpoint, times: u64, impact: Option<ImpactKind
     // SIGABRT
     assert_eq!(child.status.signal(), Some(6), "no step came by {armed}: {stdout}{stderr}");
     assert!(stderr.contains(&format!("failpoint {} reached", point.name())), "{armed}: {stderr}");
-    let passed = stdout.lines().filter_map(|line| line.strip_prefix("passed "));
+    let mut passed = stdout.lines().filter_map(|line| line.strip_prefix("passed "));
     let passed = passed
-        .last()
+        .next_back()
         .map_or(Passage::Nothing, |name| Passage::ALL.into_iter().find(|it| format!("{it:?}") == name).unwrap());
     let took = stdout.lines().filter_map(|line| line.strip_prefix("took ")?.split_once(' '));
     (passed, took.map(|(machine, number)| (machine.to_owned(), number.parse().unwrap())).collect())
@@ -267,6 +268,15 @@ async fn goes_on(store: &str, passed: Passage, mut took: Vec<(String, i64)>) {
         }
         assert!(seen >= last, "{machine}: the sink never got {last}: {took:?}");
     }
+
+    // Each event once, in the machine's order.
+    mg.until_later(|| mg.metric("machinegun_sink_pending", "name=\"l\"") == 0).await;
+    let entered = entries(&mg).await;
+    let entered = |machine: &str| entered.iter().filter(|it| it.1 == machine).map(|it| it.2).collect::<Vec<_>>();
+    let last = mg.get("a").await.unwrap().record.last_event;
+    assert_eq!(entered("a"), (1..=last).collect::<Vec<_>>(), "behind {passed:?}");
+    let may_be = [passed, next].map(|it| Vec::from_iter((it >= Passage::StartOther).then_some(1)));
+    assert!(may_be.contains(&entered("b")), "behind {passed:?}: {:?}", entered("b"));
     mg.engine.stop().await;
 }
 
@@ -286,6 +296,8 @@ fn impacts(point: Failpoint) -> Vec<Option<ImpactKind>> {
         | Failpoint::PartsWritten
         | Failpoint::ItemPut
         | Failpoint::BeforeDelivery
+        | Failpoint::BeforeBlock
+        | Failpoint::BlockPut
         | Failpoint::AfterDelivery
         | Failpoint::DeliveryKnown
         | Failpoint::BeforeNotificationPut
@@ -302,7 +314,8 @@ fn impacts(point: Failpoint) -> Vec<Option<ImpactKind>> {
 #[tokio::test]
 async fn every_kind_of_step_ends_anywhere_and_nothing_is_lost_embedded() {
     for point in Failpoint::ALL.iter().copied() {
-        if matches!(point, Failpoint::PartsWritten | Failpoint::ItemPut) {
+        use Failpoint::{BeforeBlock, BlockPut, ItemPut, PartsWritten};
+        if matches!(point, PartsWritten | ItemPut | BeforeBlock | BlockPut) {
             continue;
         }
         for impact in impacts(point) {
@@ -351,7 +364,8 @@ async fn the_store_is_opened_anew_for_every_step_and_nothing_is_lost() {
 #[tokio::test]
 async fn every_kind_of_step_ends_between_the_puts_of_a_table_and_nothing_is_lost() {
     let steps = ImpactKind::ALL.map(|impact| (Failpoint::AfterCommit, 1, Some(impact)));
-    let items = [Failpoint::PartsWritten, Failpoint::ItemPut].map(|point| [1, 4, 9].map(|times| (point, times, None)));
+    let items = [Failpoint::PartsWritten, Failpoint::ItemPut, Failpoint::BeforeBlock, Failpoint::BlockPut];
+    let items = items.map(|point| [1, 4, 7].map(|times| (point, times, None)));
     let others = [Failpoint::AfterSettling, Failpoint::AfterPayment, Failpoint::NotificationPut];
     let others = others.map(|point| (point, 1, None));
     for (point, times, impact) in items.into_iter().flatten().chain(others).chain(steps) {

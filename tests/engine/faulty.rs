@@ -79,6 +79,7 @@ pub struct Faulty {
     dice: Mutex<HashMap<(MachineKey, bool), Dice>>,
     under_way: UnderWay,
     accidents: Mutex<Vec<Accident>>,
+    last_failure: Mutex<Option<StorageError>>,
     /// Commits whose last answer was "unknown": refusing them would be a lie.
     unknown: Mutex<HashSet<Mark>>,
     pub reads: AtomicUsize,
@@ -108,6 +109,7 @@ impl Faulty {
             dice: Mutex::default(),
             under_way,
             accidents: Mutex::default(),
+            last_failure: Mutex::default(),
             unknown: Mutex::default(),
             reads: AtomicUsize::new(0),
             standings: AtomicUsize::new(0),
@@ -142,6 +144,11 @@ impl Faulty {
     /// All that were answered, retries included.
     pub fn commits(&self) -> Vec<Commit> {
         self.commits.lock().unwrap().clone()
+    }
+
+    /// Why the last commit that was refused, or whose result is unknown, was.
+    pub fn last_failure(&self) -> Option<StorageError> {
+        self.last_failure.lock().unwrap().clone()
     }
 
     /// What went wrong with commits, in order.
@@ -266,6 +273,9 @@ impl Faulty {
             Err(error) => Outcome::Refused(error),
             Ok(()) => self.put(commit).await,
         };
+        if let Outcome::Refused(error) | Outcome::Unknown(error) = &outcome {
+            *self.last_failure.lock().unwrap() = Some(error.clone());
+        }
         let mut unknown = self.unknown.lock().unwrap();
         match outcome {
             Outcome::Refused(error) if unknown.contains(&mark) => Outcome::Unknown(error),

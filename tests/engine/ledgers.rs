@@ -25,12 +25,12 @@ const NAMESPACES: usize = 8;
 const MACHINES: usize = 4;
 const CALLS: usize = 25;
 
-fn entered(mg: Mg) -> Mg {
+pub fn entered(mg: Mg) -> Mg {
     mg.with(|_, namespace| namespace.ledgers.push("l".to_owned()))
 }
 
 /// Namespace, machine, event id and text of each entry.
-async fn entries(mg: &World) -> Vec<(String, String, i64, String)> {
+pub async fn entries(mg: &World) -> Vec<(String, String, i64, String)> {
     let ledger = mg.storage.inner().ledger().unwrap();
     let head = ledger::verify(ledger, "l").await.unwrap();
     assert_eq!(ledger.head("l").await.unwrap(), head);

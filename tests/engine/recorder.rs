@@ -23,6 +23,8 @@ struct Script {
     gates: VecDeque<(String, Inside)>,
     /// Every attempt fails so.
     down: Option<SinkError>,
+    /// The most entries of a delivery that are taken.
+    most: Option<usize>,
     /// In how many of 100 attempts the sink fails, before or after it took what it was given.
     chaos: u32,
 }
@@ -77,6 +79,11 @@ impl Recorder {
 
     pub fn come_up(&self) {
         self.script().down = None;
+    }
+
+    /// From here on it takes no more than so many entries of a delivery.
+    pub fn take_at_most(&self, entries: usize) {
+        self.script().most = Some(entries);
     }
 
     pub fn flake(&self, percent: u32) {
@@ -141,8 +148,12 @@ impl Sink for Recorder {
             Some(Fault::Error(error)) => Err(error),
             Some(Fault::Panic) => panic!("the test has it so"),
             None => {
-                self.script().accepted.push((machine, entries(&delivery.content)));
-                Ok(Receipt::default())
+                let mut entries = entries(&delivery.content);
+                let mut script = self.script();
+                entries.truncate(script.most.unwrap_or(usize::MAX));
+                let taken = Some(entries.len());
+                script.accepted.push((machine, entries));
+                Ok(Receipt { taken, ..Receipt::default() })
             }
         }
     }

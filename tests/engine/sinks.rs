@@ -28,6 +28,7 @@ on_every_storage!(
     a_tombstone_that_pays_tells_of_no_new_life,
     a_stop_gives_up_deliveries_and_the_next_run_sends_them,
     large_debts_are_sent_in_bounded_batches,
+    a_sink_that_takes_a_part_gets_the_rest_and_nothing_twice,
     a_busy_machine_does_not_keep_its_sinks_waiting,
     a_delivery_outlives_a_conflict_and_nothing_is_left_owed,
     a_sink_that_is_configured_no_more_keeps_its_debts_and_costs_nothing,
@@ -142,8 +143,10 @@ async fn a_misconfigured_sink_is_tried_again_slowly(mg: Mg) {
     mg.advance(29_999);
     mg.quiet().await;
     assert_eq!(sink.attempts("m"), 1);
+    assert_eq!(mg.metric("machinegun_sink_misconfigured", "name=\"s\""), 1);
     mg.advance(60_001);
     until(|| sink.of("m") == texts(1..=1)).await;
+    until(|| mg.metric("machinegun_sink_misconfigured", "name=\"s\"") == 0).await;
 }
 
 async fn a_sink_that_panics_is_tried_again(mg: Mg) {
@@ -356,6 +359,23 @@ async fn large_debts_are_sent_in_bounded_batches(mg: Mg) {
     mg.advance(CLEAR as u64);
     until(|| sink.accepted() == 1_200).await;
     assert_eq!((sink.of("m"), sink.sizes()), (texts(1..=1_200), vec![500, 500, 200]));
+    until(|| mg.metric("machinegun_sink_pending", "name=\"s\"") == 0).await;
+}
+
+async fn a_sink_that_takes_a_part_gets_the_rest_and_nothing_twice(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.lifecycle("s", &sink).start().await;
+    sink.take_at_most(2);
+    let answer = (1..=5).fold(done(), |answer, n| answer.event(&format!("e{n}")));
+    mg.machine("m", answer).await;
+    until(|| sink.accepted() == 6).await;
+    // What failed after a part was taken begins where that ended.
+    sink.refuse_once(unavailable());
+    add(&mg, "m", 6).await;
+    until(|| mg.metric("machinegun_sink_retries_total", "s") == 1).await;
+    mg.until_later(|| sink.accepted() == 7).await;
+    let all = std::iter::once("created".to_owned()).chain(texts(1..=6));
+    assert_eq!((sink.of("m"), sink.sizes()), (all.collect::<Vec<_>>(), vec![1, 2, 2, 1, 1]));
     until(|| mg.metric("machinegun_sink_pending", "name=\"s\"") == 0).await;
 }
 

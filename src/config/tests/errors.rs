@@ -109,16 +109,7 @@ fn an_unknown_key_is_an_error_with_the_nearest_right_name() {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    expect_of_more(&[(
-        "lifecycle_pulse: {topic: t, client: c}",
-        "line 3: lifecycle_pulse is not built yet, and its events would be lost without a word; leave it out, or stay with the original until a release has it",
-    )]);
-    let kafka = "is `kafka`, a sink that is not built yet: its events would be lost without a word; leave the sink out if nothing reads its events, or stay with the original until a release has it";
     expect_of_namespace(&[
-        (
-            "event_sinks: {k: {type: kafka, client: c, topic: t}}",
-            format!("line 2: namespaces.ns.event_sinks.k.type {kafka}"),
-        ),
         (
             "event_sink: payproc",
             "line 2: namespaces.ns.event_sink is how a namespace named its one sink, before it could have several; write `event_sinks: {NAME: {type: machine, machine_id: NAME}}` with that sink's name".to_owned(),
@@ -255,7 +246,7 @@ fn a_generation_that_does_not_exist_is_refused() {
 #[test]
 fn a_sink_is_checked() {
     let at = "line 2: namespaces.ns.event_sinks";
-    let ledger = "write `type: ledger`, or `machine`, its old name";
+    let ledger = "write `type: kafka`, or `ledger`, or `machine`, its old name";
     let name = "name it in 1 to 255 bytes";
     let long = "m".repeat(256);
     let table = [
@@ -278,6 +269,12 @@ fn a_sink_is_checked() {
         ("m: {type: ledger, client: c}", format!("{at}.m.client is no key of `type: ledger`; leave it out")),
         ("m: {type: machine, topic: t}", format!("{at}.m.topic is no key of `type: machine`; leave it out")),
         (
+            "lifecycle_pulse: {type: ledger}",
+            format!(
+                "{at}.lifecycle_pulse has the name by which machines know what they owe to the lifecycle's topic; rename it"
+            ),
+        ),
+        (
             "m: {type: machine, machine-id: m}",
             format!("{at}.m.machine-id is no key that exists; write `machine_id`, or leave it out"),
         ),
@@ -293,6 +290,60 @@ fn a_sink_is_checked() {
         expect_of_namespace(&[(&format!("event_sinks: {{{sinks}}}"), expected)]);
     }
     expect_of_namespace(&[("event_sinks: [m]", format!("{at} is a list; write a map of keys"))]);
+}
+
+#[test]
+fn a_topic_is_checked() {
+    let kafka = "kafka: {c: {endpoints: [{host: h, port: 1}]}, d: {endpoints: [{host: h, port: 1}]}}";
+    let sinks = |sinks: &str| with(&format!("event_sinks: {{{sinks}}}")) + kafka;
+    let at = "line 2: namespaces.ns.event_sinks.k";
+    let long = "t".repeat(250);
+    let table = [
+        (sinks("k: {type: kafka, topic: t}"), format!("{at}.client is missing; name one of the clients below `kafka`")),
+        (sinks("k: {type: kafka, client: c}"), format!("{at}.topic is missing; name the topic")),
+        (
+            sinks("k: {type: kafka, client: c, topic: t, id: m}"),
+            format!("{at}.id is no key of `type: kafka`; leave it out"),
+        ),
+        (
+            sinks("k: {type: kafka, client: e, topic: t}"),
+            format!("{at}.client is `e`, which `kafka` does not have; write one of: c, d"),
+        ),
+        (
+            with("event_sinks: {k: {type: kafka, client: e, topic: t}}"),
+            format!(
+                "{at}.client is `e`, which `kafka` does not have; \
+                 write `kafka: {{NAME: {{endpoints: [{{host: ..., port: 9092}}]}}}}` and name that one"
+            ),
+        ),
+        (
+            sinks(&format!("k: {{type: kafka, client: c, topic: {long}}}")),
+            format!("{at}.topic is no name that Kafka has for a topic; write 1 to 249 letters, digits, `.`, `_`, `-`"),
+        ),
+        (
+            sinks("k: {type: kafka, client: c, topic: 'a b'}"),
+            format!("{at}.topic is no name that Kafka has for a topic; write 1 to 249 letters, digits, `.`, `_`, `-`"),
+        ),
+        (
+            sinks("j: {type: kafka, client: c, topic: t}, k: {type: kafka, client: c, topic: t}"),
+            format!(
+                "{at} writes to `t`, as the namespace's sink `j` does: it would hold each event twice; \
+                 leave one of them out, or give it a `topic` of its own"
+            ),
+        ),
+        (
+            format!("{LEAST}lifecycle_pulse: {{topic: t}}\n{kafka}"),
+            "line 3: lifecycle_pulse.client is missing; name one of the clients below `kafka`".to_owned(),
+        ),
+        (
+            format!("{LEAST}kafka: {{c: {{endpoints: [{{host: h, port: 1}}], producer: {{max_linger: 2s}}}}}}"),
+            "line 3: kafka.c.producer.max_linger is longer than 1s; write a duration up to 1s: a message lives for 8 s"
+                .to_owned(),
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(messages(&text), [expected], "{text}");
+    }
 }
 
 #[test]

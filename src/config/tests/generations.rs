@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::{
-    Ack, EventSinkKind, EventSinkSettings, ModernizerSettings, NamespaceSettings, OutboxSettings, ProcessorSettings,
-    StepProcessors,
+    Ack, EventSinkKind, EventSinkSettings, KafkaTopic, ModernizerSettings, NamespaceSettings, OutboxSettings,
+    ProcessorSettings, StepProcessors,
 };
 use super::{notices, read, with};
 use crate::wire::Protocol;
@@ -52,6 +52,26 @@ fn a_generation_without_notifications_says_so_of_their_settings() {
     }
     let (off, notices) = namespace("protocol: 2021, notification: disabled");
     assert_eq!((off.notification, notices), (None, vec![]));
+}
+
+#[test]
+fn topics_of_kafka_are_sinks_that_no_caller_waits_for_unless_it_is_asked_for() {
+    let kafka = "kafka: {c: {endpoints: [{host: h, port: 1}]}, unused: {endpoints: [{host: h, port: 1}]}}\n\
+                 lifecycle_pulse: {client: c, topic: lives}\n";
+    let text = with(
+        "outbox: {max_pending: 7}, \
+         event_sinks: {a: {type: kafka, client: c, topic: t}, b: {type: kafka, client: c, topic: u, ack: before_reply}}",
+    );
+    let (settings, report) = read(&(text + kafka));
+    let topic = |topic: &str| KafkaTopic { client: "c".to_owned(), topic: topic.to_owned() };
+    let sink = |name: &str, it: &str, ack| EventSinkSettings {
+        name: name.to_owned(),
+        kind: EventSinkKind::Kafka(topic(it)),
+        ack,
+    };
+    assert_eq!(settings.namespaces[0].event_sinks, [sink("a", "t", Ack::Committed), sink("b", "u", Ack::BeforeReply)]);
+    assert_eq!(settings.lifecycle_pulse, Some(topic("lives")));
+    assert_eq!(notices(&report), ["line 3: kafka.unused has no effect: no sink names it"]);
 }
 
 #[test]

@@ -101,8 +101,8 @@ fn a_file_of_the_original_starts_and_says_what_is_different() {
         "line 51: namespaces.invoice.timers.scan_limit is used differently: a scan reads page after page to its end, and nothing is left for the next one",
         "line 45: namespaces.invoice.hibernate_timeout is ignored: an idle machine holds no memory that hibernating would free",
         "line 57: storage.pool is ignored: only the Riak storage had connections of that kind",
-        "line 58: kafka is not acted on yet: no sink uses it",
         "line 64: cluster is ignored: instances meet through the table of `storage.type: dynamodb`, and on any other storage exactly one may run",
+        "line 59: kafka.main has no effect: no sink names it",
     ];
     assert_eq!(notices(&report), expected);
     let [party, invoice] = settings.namespaces.as_slice() else {

@@ -69,7 +69,7 @@ fn the_reference_has_every_key_that_is_not_refused() {
     };
     for key in KEYS {
         let riak = key.path.starts_with("storage.host");
-        if matches!(key.fate, Fate::Refused(..) | Fate::OfRefused) || riak || key.path.ends_with("[]") {
+        if matches!(key.fate, Fate::Refused(..)) || riak || key.path.ends_with("[]") {
             continue;
         }
         let (parent, last) = key.path.rsplit_once('.').unwrap_or(("", key.path));
@@ -104,7 +104,7 @@ fn nothing_is_read_that_the_table_does_not_know() {
     for path in reading.finish().asked {
         let key = find(&path);
         let of_reader = path.starts_with(&["logging".to_owned(), "formatter".to_owned()]);
-        let fits = key.is_some_and(|key| !matches!(key.fate, Fate::Ignored(_) | Fate::Refused(..) | Fate::OfRefused));
+        let fits = key.is_some_and(|key| !matches!(key.fate, Fate::Ignored(_) | Fate::Refused(..)));
         assert!(fits || of_reader, "{} is read", tree::show(&path));
     }
 }
@@ -124,7 +124,8 @@ fn the_reference_with_all_its_examples_is_without_errors() {
 fn what_is_described_reads_back_as_the_same_settings() {
     let changed = format!(
         "{LEAST}limits: {{disk: {{value: 9%}}, memory: {{type: cgroups, value: 80%}}, process_heap: 2M}}\n\
-         kafka: {{c: {{endpoints: [{{host: h, port: 1}}], ssl: {{certfile: f}}, sasl: {{file: s}}}}}}\n"
+         kafka: {{c: {{endpoints: [{{host: h, port: 1}}], ssl: {{certfile: f}}, sasl: {{file: s}}}}}}\n\
+         lifecycle_pulse: {{client: c, topic: t}}\n"
     );
     let retries = LEAST.replace(
         "processor:",

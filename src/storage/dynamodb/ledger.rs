@@ -15,6 +15,7 @@ use super::client::{Item, Page, binary, bytes_of, fault, key, limit_of, number};
 use super::commit::NOTHING_THERE;
 use super::layout::{MOST_INLINE, PART, decode_events, encode_events, encoded_size};
 use super::{Dynamodb, keys, read};
+use crate::failpoint::{self, Failpoint};
 use crate::storage::StorageError;
 use crate::storage::ledger::{Append, Block, Hash, Head, Ledger, Link, Run, Source};
 
@@ -337,8 +338,10 @@ impl Append for Dynamodb {
         let put = self.table.calls.put_item().table_name(&self.table.name).set_item(Some(item));
         let put = put.condition_expression(NOTHING_THERE);
         let put = put.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        failpoint::reached(Failpoint::BeforeBlock);
         let there = match put.send().await {
             Ok(_) => {
+                failpoint::reached(Failpoint::BlockPut);
                 self.saw(sink, Head { last, hash });
                 return Ok(None);
             }

@@ -1,0 +1,188 @@
+//! One producer per configured client, shared by all the sinks that name it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError as NativeError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, ClientContext};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::error::Trouble;
+use super::partition::ByKey;
+use super::settings::{self, KafkaError};
+use crate::config;
+
+/// A configured Kafka client. Brokers are looked for from its making on, and for as long as it lives.
+pub struct Client {
+    name: String,
+    config: ClientConfig,
+    /// Replaced when it has broken for good; none once the client is closed.
+    producer: Mutex<Option<Arc<Producer>>>,
+    /// Messages that may wait for a broker's acknowledgement.
+    room: Arc<Semaphore>,
+}
+
+type Producer = ThreadedProducer<Context, ByKey>;
+
+/// Hears what becomes of messages, and of the producer.
+struct Context {
+    client: String,
+    by_key: ByKey,
+    /// What last went wrong with the connections, until a message gets through again.
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// Whoever waits for a message, and the message's place among those that are under way.
+struct Awaited {
+    answer: oneshot::Sender<Result<(), Trouble>>,
+    _place: OwnedSemaphorePermit,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// `lease` is how long instances hold their shards, if there may be others.
+    pub fn new(client: &config::KafkaClient, lease: Option<Duration>) -> Result<Arc<Self>, KafkaError> {
+        let name = client.name.clone();
+        let config = settings::client_config(client, lease)?;
+        let producer = producer(&name, &config)
+            .map_err(|error| KafkaError::Refused { client: name.clone(), reason: error.to_string() })?;
+        let room = Arc::new(Semaphore::new(settings::room(client) as usize));
+        Ok(Arc::new(Self { name, config, producer: Mutex::new(Some(producer)), room }))
+    }
+
+    /// Returns once the brokers have acknowledged the message, as many of them as the configuration asks for. Waits for
+    /// a place among the messages under way, and from then on no longer than a message lives.
+    pub(super) async fn send(&self, topic: &str, key: &[u8], value: &[u8]) -> Result<(), Trouble> {
+        let closed = || Trouble::new(RDKafkaErrorCode::PurgeQueue, "the client is closed");
+        let place = self.room.clone().acquire_owned().await.map_err(|_| closed())?;
+        let producer = self.held().clone().ok_or_else(closed)?;
+        let (answer, awaited) = oneshot::channel();
+        let awaiting = Box::new(Awaited { answer, _place: place });
+        let record = BaseRecord::with_opaque_to(topic, awaiting).key(key).payload(value);
+        let sent = match producer.send(record) {
+            Ok(()) => awaited.await.unwrap_or_else(|_| Err(closed())),
+            Err((error, _)) => Err(trouble_of(&error)),
+        };
+        sent.map_err(|trouble| self.explained(trouble, &producer))
+    }
+
+    /// Gives up what is under way. Nothing is sent from here on.
+    pub async fn close(&self) {
+        self.room.close();
+        let producer = self.held().take();
+        // Its threads are waited for.
+        let _ = tokio::task::spawn_blocking(move || drop(producer)).await;
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<Arc<Producer>>> {
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The trouble behind the trouble. A producer that is broken for good is replaced.
+    fn explained(&self, trouble: Trouble, producer: &Arc<Producer>) -> Trouble {
+        if let Some((code, text)) = producer.client().fatal_error() {
+            self.replace(producer);
+            return Trouble::new(code, text);
+        }
+        match (trouble.code, producer.context().trouble()) {
+            // Nothing is known of the message but that it is too old; of the connection, more.
+            (RDKafkaErrorCode::MessageTimedOut, Some(behind)) => {
+                let code = if behind.lasts() { behind.code } else { trouble.code };
+                Trouble::new(code, format!("{}; {}", trouble.text, behind.text))
+            }
+            _ => trouble,
+        }
+    }
+
+    fn replace(&self, broken: &Arc<Producer>) {
+        let mut held = self.held();
+        if !held.as_ref().is_some_and(|it| Arc::ptr_eq(it, broken)) {
+            return;
+        }
+        match producer(&self.name, &self.config) {
+            Ok(producer) => {
+                let old = held.replace(producer);
+                drop(held);
+                // Its threads are waited for: not on a thread that serves others.
+                std::thread::spawn(move || drop(old));
+            }
+            // The next message that fails tries again.
+            Err(error) => tracing::warn!(client = self.name, %error, "a broken Kafka producer could not be replaced"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.name)
+    }
+}
+
+fn producer(client: &str, config: &ClientConfig) -> Result<Arc<Producer>, NativeError> {
+    let context = Context { client: client.to_owned(), by_key: ByKey, trouble: Mutex::default() };
+    Ok(Arc::new(config.create_with_context(context)?))
+}
+
+fn trouble_of(error: &NativeError) -> Trouble {
+    let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+    Trouble::new(code, code.to_string())
+}
+
+// === impl Context ===
+
+impl Context {
+    fn trouble(&self) -> Option<Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, trouble: Option<Trouble>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        use RDKafkaLogLevel as Level;
+        match level {
+            Level::Emerg | Level::Alert | Level::Critical | Level::Error | Level::Warning => {
+                tracing::warn!(client = self.client, facility, "Kafka: {text}");
+            }
+            Level::Notice | Level::Info => tracing::info!(client = self.client, facility, "Kafka: {text}"),
+            Level::Debug => tracing::debug!(client = self.client, facility, "Kafka: {text}"),
+        }
+    }
+
+    fn error(&self, error: NativeError, reason: &str) {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        // That all brokers are down says less than what was said of each of them before.
+        if code == RDKafkaErrorCode::AllBrokersDown && self.trouble().is_some() {
+            return;
+        }
+        self.note(Some(Trouble::new(code, reason)));
+    }
+}
+
+impl ProducerContext<ByKey> for Context {
+    type DeliveryOpaque = Box<Awaited>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, awaited: Box<Awaited>) {
+        let result = match result {
+            Ok(_) => {
+                self.note(None);
+                Ok(())
+            }
+            Err((error, _)) => Err(trouble_of(error)),
+        };
+        // Whoever waited may be gone.
+        let _ = awaited.answer.send(result);
+    }
+
+    fn get_custom_partitioner(&self) -> Option<&ByKey> {
+        Some(&self.by_key)
+    }
+}

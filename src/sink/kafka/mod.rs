@@ -1,0 +1,88 @@
+//! Topics of Kafka, with the original's keys, values and partitions.
+//!
+//! A machine's messages go one by one: the next leaves when the brokers have the one before. So however a message
+//! fails, on its way, in a queue or at a broker, nothing that comes after it was ever seen, and consumers find each
+//! machine's events in order. Machines don't wait for each other; the client puts their messages together in batches.
+//! What was acknowledged of a delivery counts, even if the rest of it fails.
+//!
+//! A message that may or may not have arrived is sent again: the broker knows it, as long as it is the same producer's
+//! (`required_acks: all_isr`). After a crash, a message is repeated from what the record knows.
+
+mod client;
+mod error;
+pub mod message;
+pub mod partition;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Content, Delivery, Receipt, Sink, SinkError};
+use crate::clock::Stopwatch;
+use crate::telemetry::KafkaSinkMetrics;
+
+pub use client::Client;
+pub use settings::KafkaError;
+
+/// After so long a delivery ends with what it has come to: the machine notes that, and the rest is another one. Well below
+/// what the engine grants an attempt.
+const LONGEST_DELIVERY: Duration = Duration::from_secs(20);
+
+/// A topic that one namespace's events, or changes of life, go to.
+pub struct KafkaSink {
+    client: Arc<Client>,
+    topic: String,
+    metrics: KafkaSinkMetrics,
+}
+
+// === impl KafkaSink ===
+
+impl KafkaSink {
+    pub fn new(client: Arc<Client>, topic: &str, metrics: KafkaSinkMetrics) -> Self {
+        Self { client, topic: topic.to_owned(), metrics }
+    }
+
+    fn encode(&self, delivery: &Delivery) -> Result<Vec<Bytes>, SinkError> {
+        let watch = Stopwatch::start();
+        let values = match &delivery.content {
+            Content::Events { events, .. } => {
+                let value = |event| message::event_value(&delivery.key, event);
+                // What is stored was written by this service: it can't be read only if the store is damaged.
+                events
+                    .iter()
+                    .map(value)
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| SinkError::Misconfigured(format!("a stored event can't be read: {error}")))?
+            }
+            Content::Lifecycle(lifecycle) => vec![message::lifecycle_value(&delivery.key, lifecycle)],
+        };
+        self.metrics.encode.observe(watch.elapsed().as_secs_f64());
+        Ok(values)
+    }
+}
+
+#[async_trait]
+impl Sink for KafkaSink {
+    async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError> {
+        let values = self.encode(&delivery)?;
+        let key = message::key(&delivery.key);
+        drop(delivery);
+        let watch = Stopwatch::start();
+        let part = |taken| Receipt { taken: Some(taken), ..Receipt::default() };
+        for (taken, value) in values.iter().enumerate() {
+            if taken > 0 && watch.elapsed() > LONGEST_DELIVERY {
+                return Ok(part(taken));
+            }
+            // IMPORTANT: one after the other. See above.
+            if let Err(trouble) = self.client.send(&self.topic, &key, value).await {
+                // The rest meets the same trouble by itself, and is told of then.
+                return if taken > 0 { Ok(part(taken)) } else { Err(trouble.into()) };
+            }
+        }
+        self.metrics.send.observe(watch.elapsed().as_secs_f64());
+        Ok(part(values.len()))
+    }
+}
