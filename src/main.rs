@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use machinegun::demo::{self, DemoOptions};
 use machinegun::ops::ledger::{self, LedgerCommand};
 use machinegun::ops::schema::{self, SchemaCommand};
+use machinegun::telemetry::Telemetry;
 use machinegun::{config, service};
 
 #[global_allocator]
@@ -78,7 +79,8 @@ async fn main() -> ExitCode {
 
 async fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     let (settings, report) = config::load(path)?;
-    machinegun::telemetry::log::start(&settings.logging)?;
+    let telemetry = Telemetry::start(&settings)?;
+    telemetry.reopen_at_hangup()?;
     for notice in &report.notices {
         tracing::warn!("{notice}");
     }

@@ -74,8 +74,8 @@ async fn a_file_of_the_original_starts_once_its_storage_is_changed_and_names_eac
     let service = Machinegun::up(child).await;
     for key in IGNORED {
         let said = format!("{key} is ignored: ");
-        let times = service.first_lines.iter().filter(|line| line.contains(&said)).count();
-        assert_eq!(times, 1, "{key}: {:#?}", service.first_lines);
+        let times = service.log().iter().filter(|line| line.contains(&said)).count();
+        assert_eq!(times, 1, "{key}: {:#?}", service.log());
     }
     service.terminate();
     let ended = service.ended().await;

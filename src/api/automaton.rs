@@ -6,12 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use tracing::Span;
 
 use super::failure::Failure;
 use super::{args, checked, reply};
 use crate::cluster::{Cluster, Place, Purpose};
 use crate::engine::{Engine, EngineError, NamespaceEngine, Request};
 use crate::machine::{Impact, MachineId, Refusal, RequestContext, Status, Success, shown_timer};
+use crate::telemetry::{scope, trace};
 use crate::wire::{
     self, Call, DescribedParams, DescriptorParams, Exception, GetMachine, HistoryRange, LegacyRepair, Machine,
     MachineDescriptor, MachineStatus, MachineStatusFailed, MachineStatusWorking, Method, Modernize, Notify,
@@ -66,6 +68,7 @@ impl Automaton {
         // Start declares no exception for an id that can't be.
         let id = MachineId::new(params.id)
             .map_err(|error| Failure::Failed(woody::Error::unexpected(format!("MachineNotFound: {error}"))))?;
+        about(namespace, &id);
         self.execute(Subject { namespace, interface, id }, Impact::Init { args: params.a }, asked).await?;
         Ok(Void)
     }
@@ -172,6 +175,7 @@ impl Automaton {
             // The current generation has no such variant.
             Reference::Tag(_) => return Err(Failure::Failed(UNKNOWN_REFERENCE.into())),
         };
+        about(namespace, &id);
         Ok(Subject { namespace, interface, id })
     }
 
@@ -221,6 +225,11 @@ impl Automaton {
     }
 }
 
+/// From here on the request's lines name the machine.
+fn about(namespace: &NamespaceEngine, id: &MachineId) {
+    scope::about(&Span::current(), namespace.name().as_str(), id.as_bytes());
+}
+
 const UNKNOWN_REFERENCE: wire::Error = wire::Error::Union { of: "Reference", found: "none that is known" };
 
 fn response(success: Success) -> Result<Value, Failure> {
@@ -239,12 +248,17 @@ fn request_context(context: Context) -> RequestContext {
         trace_id: context.trace_id,
         span_id: context.span_id,
         meta: context.meta,
-        trace: context.trace.into_iter().map(header).collect(),
+        // What is caused by this request hangs on our own span, if there is one.
+        trace: trace::depart().unwrap_or_else(|| context.trace.into_iter().map(header).collect()),
     }
 }
 
 #[async_trait]
 impl Service for Automaton {
+    fn name(&self) -> &'static str {
+        "Automaton"
+    }
+
     fn method(&self, name: &[u8]) -> Option<MethodKind> {
         const METHODS: [&str; 8] = [
             Start::NAME,

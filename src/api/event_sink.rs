@@ -49,6 +49,10 @@ impl EventSink {
 
 #[async_trait]
 impl Service for EventSink {
+    fn name(&self) -> &'static str {
+        "EventSink"
+    }
+
     fn method(&self, name: &[u8]) -> Option<MethodKind> {
         (name == GetHistory::NAME.as_bytes()).then_some(MethodKind::Call)
     }

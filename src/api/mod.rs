@@ -13,12 +13,31 @@ use crate::woody::{self, Reply};
 pub use automaton::{Automaton, NamespaceInterface};
 pub use event_sink::EventSink;
 
+/// What the original calls it in its log.
+const REQUEST_FAILED: &str = "woody_request_handle_error";
+
 /// A whole reply; an exception that the method does not declare is a failure of the call.
 fn reply<M: Method>(seqid: i32, result: Result<M::Success, Failure>) -> Result<Reply, woody::Error> {
     let result = match result {
         Ok(success) => Ok(success),
-        Err(Failure::Thrown(exception)) => Err(exception),
-        Err(Failure::Failed(error)) => return Err(error),
+        Err(Failure::Thrown(exception)) => {
+            tracing::info!(
+                mg_pulse_event_id = REQUEST_FAILED,
+                error.class = "throw",
+                error.reason = exception.name(),
+                "request handling failed"
+            );
+            Err(exception)
+        }
+        Err(Failure::Failed(error)) => {
+            tracing::warn!(
+                mg_pulse_event_id = REQUEST_FAILED,
+                error.class = "throw",
+                error.reason = %error,
+                "request handling failed"
+            );
+            return Err(error);
+        }
         Err(Failure::Relayed(response)) => return Ok(Reply::Relayed(*response)),
     };
     let business = result.as_ref().err().map(Exception::name);

@@ -40,7 +40,7 @@ impl Cluster {
                 // first time, for that is what others may count from.
                 Err(error) => {
                     if !self.cut_off.swap(true, Ordering::AcqRel) {
-                        tracing::warn!(%error, "the heartbeat can't be put; it is tried again");
+                        tracing::warn!(error.reason = %error, "the heartbeat can't be put; it is tried again");
                     }
                     under_way = Some(put);
                     self.jittered(self.tick_ms / 4)

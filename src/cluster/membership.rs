@@ -81,7 +81,7 @@ impl Membership {
                 match self.look(demanded).await {
                     Ok(()) => self.balance().await,
                     Err(error) => {
-                        tracing::warn!(%error, "the instances and owners can't be read; it is tried again");
+                        tracing::warn!(error.reason = %error, "the instances and owners can't be read; it is tried again");
                         // To those who were there a moment ago.
                         if cluster.leaving.is_cancelled() {
                             self.hand_over();
@@ -238,7 +238,9 @@ impl Membership {
                     self.cluster.view.known().addresses.remove(&instance);
                 }
                 Ok(false) => self.outdated = true,
-                Err(error) => tracing::warn!(%instance, %error, "an instance can't be fenced; it is tried again"),
+                Err(error) => {
+                    tracing::warn!(%instance, error.reason = %error, "an instance can't be fenced; it is tried again")
+                }
             }
         }
     }
@@ -377,7 +379,7 @@ impl Membership {
             Ok(done) => done,
             // Nothing in it panics but a storage; the shard's entry says what became of it.
             Err(error) => {
-                tracing::error!(%error, "a hand-over has failed");
+                tracing::error!(error.reason = %error, "a hand-over has failed");
                 self.leaving.clear();
                 self.outdated = true;
                 return;
@@ -391,7 +393,7 @@ impl Membership {
                     self.cluster.stats.hand_overs.fetch_add(u64::from(stands), Ordering::Relaxed);
                 }
                 Err(error) => {
-                    tracing::warn!(shard = owner.shard, %error, "a shard's new owner can't be put; it is tried again");
+                    tracing::warn!(shard = owner.shard, error.reason = %error, "a shard's new owner can't be put; it is tried again");
                     self.unsettled.insert(owner.shard, owner);
                 }
             }

@@ -198,7 +198,7 @@ impl Cluster {
         if let Ok(Some((instance, beat))) = heart.await {
             self.shards.trust_until(i64::MIN);
             if let Err(error) = self.within(self.tick_ms, self.leases().fence(instance, beat)).await {
-                tracing::warn!(%error, "the heartbeat stays behind, until the others have seen it stand still");
+                tracing::warn!(error.reason = %error, "the heartbeat stays behind, until the others have seen it stand still");
             }
         }
     }

@@ -56,7 +56,7 @@ fn if_empty(value: &Value) -> bool {
 use Fate::{Differently, Ignored, NotYet, Refused, Used};
 
 const ERLANG: &str = "only the Erlang node needs it";
-const ERLANG_LOGGER: &str = "only Erlang's logger has such queues";
+const ERLANG_LOGGER: &str = "who logs never waits, so there is nothing between taking and dropping a line";
 const CONSUL: &str = "instances no longer meet through Consul";
 const MEET: &str =
     "instances meet through the table of `storage.type: dynamodb`, and on any other storage exactly one may run";
@@ -96,21 +96,16 @@ pub(super) const KEYS: &[Key] = &[
     key("limits.steps_in_flight", Used),
     key("limits.steps_in_flight.total|per_namespace", Used),
     key("limits.scheduler_tasks", NotYet(never, QUOTA)),
-    key(
-        "limits.process_heap",
-        NotYet(never, "requests have no heap of their own; woody_server.max_body_size bounds them"),
-    ),
-    key("limits.disk", NotYet(never, "/health does not watch the disk; storage.free_space_reserve refuses writes")),
+    key("limits.process_heap", Ignored("requests have no heap of their own; woody_server.max_body_size bounds them")),
+    key("limits.disk|memory", Used),
     key("limits.disk.path|value", Used),
-    key("limits.memory", NotYet(never, "/health does not watch the memory")),
     key("limits.memory.type|value", Used),
     // Logs.
     key("logging", Used),
-    key("logging.root|json_log|out_type|level", Used),
-    key("logging.burst_limit_enable|sync_mode_qlen|drop_mode_qlen|flush_qlen", Ignored(ERLANG_LOGGER)),
+    key("logging.root|json_log|out_type|level|burst_limit_enable|drop_mode_qlen", Used),
+    key("logging.sync_mode_qlen|flush_qlen", Ignored(ERLANG_LOGGER)),
     key("logging.formatter", Used),
-    key("logging.formatter.level_map", NotYet(if_empty, "log lines are plain text, and name levels as they are")),
-    key("logging.formatter.max_length|max_printable_string_length", NotYet(never, "log lines are written whole")),
+    key("logging.formatter.level_map|max_length|max_printable_string_length", Used),
     // Storage.
     key("storage", Used),
     key("storage.type|path|free_space_reserve", Used),

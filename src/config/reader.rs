@@ -230,20 +230,19 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn size(&self, key: &str, default: u64, bounds: RangeInclusive<u64>) -> u64 {
-        self.maybe_size(key, bounds).unwrap_or(default)
-    }
-
-    pub(super) fn maybe_size(&self, key: &str, bounds: RangeInclusive<u64>) -> Option<u64> {
-        let item = self.item(key)?;
-        let text = item.text_as(size::HOW)?;
-        let Some(value) = size::parse(&text) else {
-            return item.refuse(size::HOW);
+        let read = || {
+            let item = self.item(key)?;
+            let text = item.text_as(size::HOW)?;
+            let Some(value) = size::parse(&text) else {
+                return item.refuse(size::HOW);
+            };
+            if bounds.contains(&value) {
+                return Some(value);
+            }
+            let (least, most) = (size::format(*bounds.start()), size::format(*bounds.end()));
+            item.refuse(&format!("write a size from {least} to {most}"))
         };
-        if bounds.contains(&value) {
-            return Some(value);
-        }
-        let (least, most) = (size::format(*bounds.start()), size::format(*bounds.end()));
-        item.refuse(&format!("write a size from {least} to {most}"))
+        read().unwrap_or(default)
     }
 
     pub(super) fn percent(&self, key: &str) -> Option<u8> {

@@ -82,7 +82,6 @@ fn limits(section: &Section<'_>) -> LimitsSettings {
             per_namespace: steps.number("per_namespace", per_namespace, 1..=MANY),
         },
         scheduler_tasks: section.number("scheduler_tasks", default.scheduler_tasks, 1..=MANY),
-        process_heap: section.maybe_size("process_heap", 1..=1 << 50),
         disk: disk(&section.section("disk")),
         memory: memory(&section.section("memory")),
     }
@@ -127,6 +126,8 @@ fn logging(section: &Section<'_>) -> LoggingSettings {
         root: path("root", default.root),
         json_log: path("json_log", default.json_log),
         level: section.choice("level", default.level, &levels),
+        burst_limit_enable: section.flag("burst_limit_enable", default.burst_limit_enable),
+        drop_mode_qlen: section.number("drop_mode_qlen", default.drop_mode_qlen, 1..=MANY),
         formatter: LogFormatter {
             max_length: length("max_length", default.formatter.max_length),
             max_printable_string_length: length(

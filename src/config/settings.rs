@@ -88,13 +88,10 @@ pub struct LimitsSettings {
     pub steps_in_flight: StepsInFlight,
     /// `scheduler_tasks`: timers and the like being worked off at once, 1 to 1,000,000. Default 5000. Not acted on yet.
     pub scheduler_tasks: usize,
-    /// `process_heap`: bytes of heap of one request. Default None: no bound. Not acted on yet.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "size::text_if_any")]
-    pub process_heap: Option<u64>,
-    /// `disk`: when `/health` turns critical. Default None: never. Not acted on yet.
+    /// `disk`: when `/health` turns critical. Default None: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskLimit>,
-    /// `memory`: when `/health` turns critical. Default None: never. Not acted on yet.
+    /// `memory`: when `/health` turns critical. Default None: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryLimit>,
 }
@@ -150,6 +147,11 @@ pub struct LoggingSettings {
     pub json_log: PathBuf,
     /// `level`: the least that is logged. Default `info`.
     pub level: LogLevel,
+    /// `burst_limit_enable`: whether lines up to info are bounded to 500 a second, beyond which they are dropped and
+    /// counted. Default true.
+    pub burst_limit_enable: bool,
+    /// `drop_mode_qlen`: lines that wait to be written, 1 to 1,000,000; more are dropped and counted. Default 1000.
+    pub drop_mode_qlen: usize,
     /// `formatter`: how lines look.
     pub formatter: LogFormatter,
 }
@@ -185,9 +187,10 @@ pub enum LogLevel {
 /// `logging.formatter`
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LogFormatter {
-    /// `max_length`: characters of a line, 1 to 1,000,000. Default 1000. Not acted on yet.
+    /// `max_length`: characters of a line's message, 1 to 1,000,000. Default 1000.
     pub max_length: usize,
-    /// `max_printable_string_length`: characters of a text in a line, 1 to 1,000,000. Default 1000. Not acted on yet.
+    /// `max_printable_string_length`: characters of any other text in a line, 1 to 1,000,000; ids are never cut. Default
+    /// 1000.
     pub max_printable_string_length: usize,
     /// `level_map`: what `@severity` says for a level. Default: the level's own name.
     pub level_map: BTreeMap<String, String>,
@@ -249,7 +252,6 @@ impl Default for LimitsSettings {
             cache: 256 << 20,
             steps_in_flight: StepsInFlight::default(),
             scheduler_tasks: 5000,
-            process_heap: None,
             disk: None,
             memory: None,
         }
@@ -269,6 +271,8 @@ impl Default for LoggingSettings {
             root: PathBuf::from("/var/log/machinegun"),
             json_log: PathBuf::from("log.json"),
             level: LogLevel::Info,
+            burst_limit_enable: true,
+            drop_mode_qlen: 1000,
             formatter: LogFormatter::default(),
         }
     }

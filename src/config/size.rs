@@ -41,13 +41,6 @@ pub(super) fn text<S: Serializer>(bytes: &u64, out: S) -> Result<S::Ok, S::Error
     out.serialize_str(&format(*bytes))
 }
 
-pub(super) fn text_if_any<S: Serializer>(bytes: &Option<u64>, out: S) -> Result<S::Ok, S::Error> {
-    match bytes {
-        Some(bytes) => text(bytes, out),
-        None => out.serialize_none(),
-    }
-}
-
 pub(super) fn percent_text<S: Serializer>(value: &u8, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(&format!("{value}%"))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
+use tracing::{Instrument, Span};
 
 use super::namespace::NamespaceEngine;
 use crate::clock::Elapsed;
@@ -13,6 +14,8 @@ use crate::failpoint::{self, Failpoint};
 use crate::machine::{Epoch, MachineKey, Parcel};
 use crate::sink::{Content, Delivery, Receipt, Sink, SinkError};
 use crate::storage::StorageError;
+use crate::telemetry::metrics::Stored;
+use crate::telemetry::trace::traced;
 
 /// Events in one delivery, and their bytes: one event alone may be larger.
 const MOST_EVENTS: i64 = 500;
@@ -39,6 +42,8 @@ pub(super) struct Job {
     /// Unix milliseconds, unless somebody hurries it.
     pub(super) not_before: i64,
     pub(super) hurry: Arc<Notify>,
+    /// Of the step that made the events, as far as it is known.
+    pub(super) scope: Span,
 }
 
 /// What became of it.
@@ -47,6 +52,7 @@ pub(super) struct Sent {
     /// What was sent: maybe only the beginning of what was to be sent.
     pub(super) parcel: Parcel,
     pub(super) result: Result<Receipt, SinkError>,
+    pub(super) scope: Span,
 }
 
 // === impl Job ===
@@ -60,14 +66,16 @@ impl Job {
             () = self.hurry.notified() => {}
         }
         let until = clock.now().saturating_add(LONGEST_ATTEMPT_MS);
-        let result = clock.timeout_at(until, AssertUnwindSafe(self.deliver()).catch_unwind()).await;
+        let scope = self.scope.clone();
+        let attempt = AssertUnwindSafe(self.deliver().instrument(scope)).catch_unwind();
+        let result = clock.timeout_at(until, attempt).await;
         let failed = |what: &str| Err(SinkError::Unavailable(what.to_owned()));
         let result = match result {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => failed("it panicked"),
             Err(Elapsed) => failed("it did not answer in time"),
         };
-        Sent { sink: self.sink, parcel: self.parcel, result }
+        Sent { sink: self.sink, parcel: self.parcel, result, scope: self.scope }
     }
 
     async fn deliver(&mut self) -> Result<Receipt, SinkError> {
@@ -83,8 +91,17 @@ impl Job {
             }
         };
         let sent = content.entries();
+        let handler = &*self.namespace.options.sinks[self.sink].name;
+        let span = traced!(
+            "sinking events",
+            kind = "producer",
+            mg.event_sink.handler = handler,
+            mg.event_sink.count = sent,
+            mg.machine.ns = self.key.ns.as_str(),
+            mg.machine.id = %self.key.id,
+        );
         failpoint::reached(Failpoint::BeforeDelivery);
-        let receipt = self.to.publish(Delivery { key: self.key.clone(), content }).await?;
+        let receipt = self.to.publish(Delivery { key: self.key.clone(), content }).instrument(span).await?;
         failpoint::reached(Failpoint::AfterDelivery);
         let taken = receipt.taken.unwrap_or(sent).min(sent);
         if taken == 0 {
@@ -121,7 +138,7 @@ async fn read(
     let mut from = first;
     while from <= last && events.iter().map(Bytes::len).sum::<usize>() < MOST_BYTES {
         let to = last.min(from + PAGE - 1);
-        let page = namespace.shared.storage.events(key, epoch, from, to).await;
+        let page = namespace.stored(Stored::GetEvents, namespace.shared.storage.events(key, epoch, from, to)).await;
         events.extend(page.map_err(|error| {
             let text = format!("the events can't be read: {error}");
             match error {

@@ -57,6 +57,8 @@ pub enum EngineError {
 // === impl Bound ===
 
 impl Bound {
+    pub(super) const ALL: [Self; 4] = [Self::MachineQueue, Self::Loading, Self::StepsInFlight, Self::Outbox];
+
     pub fn setting(self) -> &'static str {
         match self {
             Self::MachineQueue => "worker.machine_queue_limit",

@@ -32,7 +32,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::{Clock, Snowflakes};
+use crate::clock::{Clock, Snowflakes, Stopwatch};
 use crate::machine::{Namespace, Policy, RequestContext};
 use crate::processor::Processor;
 use crate::sink::Sink;
@@ -203,6 +203,12 @@ impl Engine {
         &self.shared.clock
     }
 
+    /// The namespaces that refuse steps because their sinks are too far behind.
+    pub fn behind(&self) -> Vec<&str> {
+        let behind = self.namespaces.iter().filter(|(_, namespace)| namespace.is_behind());
+        behind.map(|(name, _)| name.as_str()).collect()
+    }
+
     /// Bytes that loaded machines hold.
     pub fn cached_bytes(&self) -> usize {
         self.shared.budget.held()
@@ -240,12 +246,18 @@ impl Engine {
         let Some(interval) = intervals.min() else { return };
         let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
         let work = async {
+            let mut ended = None;
             loop {
                 let next = self.shared.clock.now().saturating_add(interval);
-                let next = match self.scan_once(next.saturating_add(interval)).await {
+                let next = match self.scan_measured(next.saturating_add(interval), &mut ended).await {
                     Ok(()) => next,
                     Err(error) => {
-                        tracing::warn!(%error, "scanning for dues failed; it is tried again in a moment");
+                        tracing::warn!(
+                            mg_pulse_event_id = "mg_skd_search_error",
+                            error.class = "throw",
+                            error.reason = %error,
+                            "scheduler search failed: it is tried again in a moment"
+                        );
                         next.min(self.shared.clock.now().saturating_add(SCAN_RETRY_MS))
                     }
                 };
@@ -259,6 +271,30 @@ impl Engine {
             () = work => {}
             () = self.shared.stopping.cancelled() => {}
         }
+    }
+
+    /// `ended`: since the last scan.
+    async fn scan_measured(&self, until: i64, ended: &mut Option<Stopwatch>) -> Result<(), StorageError> {
+        let delay = ended.map(|ended| ended.elapsed());
+        let watch = Stopwatch::start();
+        let found = self.scan_once(until).await;
+        let took = watch.elapsed();
+        *ended = Some(Stopwatch::start());
+        for namespace in self.namespaces.values() {
+            for scheduler in namespace.schedulers() {
+                let metrics = namespace.metrics.scheduler(scheduler);
+                if found.is_ok() {
+                    metrics.scanned.inc()
+                } else {
+                    metrics.scan_error.inc()
+                }
+                metrics.scan_duration.observe(took.as_secs_f64());
+                if let Some(delay) = delay {
+                    metrics.scan_delay.observe(delay.as_secs_f64());
+                }
+            }
+        }
+        found
     }
 
     /// Returns once shards were taken: what is due there is looked for at once.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::{Instrument, Span};
 
 use super::backlog::Backlog;
 use super::census::{Census, Numbers};
@@ -13,13 +14,15 @@ use super::error::{Bound, EngineError};
 use super::registry::{Registry, Rejected};
 use super::schedule::{Next, Schedule};
 use super::worker::{Message, Queued, Reply, Worker};
-use super::{NamespaceOptions, Request, Shared, SinkOptions};
-use crate::clock::{Clock, random_unit};
+use super::{NamespaceOptions, Request, SchedulerOptions, Shared, SinkOptions};
+use crate::clock::{Clock, Stopwatch, random_unit};
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{
     CommitId, Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext,
     Success, slice,
 };
+use crate::telemetry::metrics::{Scheduler, Stored};
+use crate::telemetry::trace::{happened, traced};
 use crate::telemetry::{Metrics, NamespaceMetrics};
 use crate::wire::{HistoryRange, Value};
 
@@ -60,6 +63,10 @@ pub(super) struct Ticket {
     id: MachineId,
     /// See [`Next::told`].
     pub(super) told: bool,
+    /// Unix milliseconds.
+    pub(super) due: i64,
+    /// What it turned out to be for.
+    pub(super) scheduler: Scheduler,
     worked_off: bool,
     /// The scheduler's bound on what is woken at once.
     _permit: OwnedSemaphorePermit,
@@ -80,14 +87,18 @@ impl NamespaceEngine {
         let name = &options.name;
         let backlog = |sink: &SinkOptions| Backlog::new(name, &sink.name, metrics, shared.clock.clone());
         let backlogs = options.sinks.iter().map(backlog).collect();
-        let metrics = metrics.namespace(name);
         // Two intervals: what a scan just missed is held until the next one.
         let horizon_ms = i64::try_from(interval_of(&options).as_millis() * 2).unwrap_or(i64::MAX);
+        let schedule = Schedule::new(shared.clock.clone(), horizon_ms);
+        let watched = schedule.clone();
+        metrics.watch_waiting(name, move || watched.waiting());
+        let metrics = metrics.namespace(name);
+        Bound::ALL.iter().for_each(|bound| metrics.bounded_by(bound.setting()));
         let namespace = Arc::new(Self {
             name: Namespace::new(&options.name),
             wire_name: Bytes::copy_from_slice(options.name.as_bytes()),
             metrics,
-            schedule: Schedule::new(shared.clock.clone(), horizon_ms),
+            schedule,
             census: Census::default(),
             registry: Registry::new(shared.options.machine_queue_limit),
             loading: Arc::new(Semaphore::new(shared.options.loading_limit)),
@@ -96,12 +107,43 @@ impl NamespaceEngine {
             options,
             shared: shared.clone(),
         });
+        namespace.reserve();
         shared.tasks.spawn(namespace.clone().schedule_wakes());
         namespace
     }
 
     pub(super) fn scan_interval(&self) -> Duration {
         interval_of(&self.options)
+    }
+
+    /// Says how many wake-ups the schedulers may have at once.
+    fn reserve(&self) {
+        let capacity =
+            |options: Option<SchedulerOptions>| options.map_or(0, |it| i64::try_from(it.capacity).unwrap_or(i64::MAX));
+        let (timers, notifications) = (capacity(self.options.timers), capacity(self.options.notifications));
+        self.metrics.scheduler(Scheduler::Timers).reserved.set(timers);
+        self.metrics.scheduler(Scheduler::TimersRetries).reserved.set(timers);
+        self.metrics.scheduler(Scheduler::Notification).reserved.set(notifications);
+        self.metrics.scheduler(Scheduler::Overseer).reserved.set(timers.max(notifications).max(1));
+    }
+
+    /// The schedulers that find their work by scans.
+    pub(super) fn schedulers(&self) -> impl Iterator<Item = Scheduler> {
+        let timers =
+            [Scheduler::Timers, Scheduler::TimersRetries].into_iter().filter(|_| self.options.timers.is_some());
+        let notifications = self.options.notifications.map(|_| Scheduler::Notification);
+        timers.chain(notifications).chain([Scheduler::Overseer])
+    }
+
+    /// Waits for a request to the store, and measures it.
+    pub(super) async fn stored<T>(&self, what: Stored, request: impl Future<Output = T>) -> T {
+        let metrics = self.metrics.stored(what);
+        metrics.start.inc();
+        let watch = Stopwatch::start();
+        let answer = request.instrument(traced!(what.doing())).await;
+        metrics.finish.inc();
+        metrics.duration.observe(watch.elapsed().as_secs_f64());
+        answer
     }
 
     pub fn name(&self) -> &Namespace {
@@ -132,7 +174,7 @@ impl NamespaceEngine {
         }
         let admitted = self.admit()?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { impact, request, reply: Reply::new(reply), admitted };
+        let queued = Queued { impact, request, reply: Reply::new(reply), admitted, scope: Span::current() };
         self.send(&id, Message::Step(Box::new(queued)))?;
         failpoint::reached(Failpoint::StepQueued);
         match self.shared.clock.timeout_at(deadline, answer).await {
@@ -150,7 +192,9 @@ impl NamespaceEngine {
 
     /// The machine that has the tag.
     pub async fn tagged(&self, tag: &[u8]) -> Result<MachineId, EngineError> {
-        self.shared.storage.tagged(&self.name, tag).await?.ok_or_else(|| Refusal::MachineNotFound.into())
+        self.stored(Stored::SearchMachine, self.shared.storage.tagged(&self.name, tag))
+            .await?
+            .ok_or_else(|| Refusal::MachineNotFound.into())
     }
 
     /// The machine as of its last commit; never waits for its turn. Any instance may be asked.
@@ -158,7 +202,8 @@ impl NamespaceEngine {
         if let Some(view) = self.cached(&id, Some(range)).await? {
             return Ok(view?);
         }
-        let loaded = self.shared.storage.read(&self.key(id), Some(range)).await?;
+        let key = self.key(id);
+        let loaded = self.stored(Stored::GetMachine, self.shared.storage.read(&key, Some(range))).await?;
         match loaded {
             Some(mut loaded) if loaded.record.exists() => {
                 if slice(range, loaded.record.last_event).backward {
@@ -183,9 +228,10 @@ impl NamespaceEngine {
         if self.shared.stopping.is_cancelled() {
             return Err(EngineError::Stopping);
         }
+        let key = self.key(id.clone());
         let epoch = match self.cached(&id, None).await? {
             Some(view) => view?.record.epoch,
-            None => match self.shared.storage.read(&self.key(id.clone()), None).await? {
+            None => match self.stored(Stored::GetMachine, self.shared.storage.read(&key, None)).await? {
                 Some(loaded) if loaded.record.exists() => loaded.record.epoch,
                 _ => return Err(Refusal::MachineNotFound.into()),
             },
@@ -193,9 +239,10 @@ impl NamespaceEngine {
         let notification = Notification { id: self.shared.snowflakes.next(), epoch, args, range, context };
         let now = self.shared.clock.now();
         failpoint::reached(Failpoint::BeforeNotificationPut);
-        self.shared.storage.put_notification(&self.key(id.clone()), &notification, now).await?;
+        self.stored(Stored::PutNotification, self.shared.storage.put_notification(&key, &notification, now)).await?;
         failpoint::reached(Failpoint::NotificationPut);
         self.metrics.notification_created.inc();
+        happened!("notification created");
         if self.options.notifications.is_some() {
             // If it can't be told now, the entry's own due is found by the next scan.
             self.schedule.wake_at(&id, now);
@@ -261,8 +308,17 @@ impl NamespaceEngine {
     }
 
     fn send(self: &Arc<Self>, id: &MachineId, message: Message) -> Result<(), EngineError> {
-        let admit = || self.loading.clone().try_acquire_owned().ok();
-        let sent = self.registry.send(id, message, admit, |seat, loading| {
+        self.metrics.call_attempts.inc();
+        let admit = || {
+            self.metrics.start_attempts.inc();
+            let most = self.shared.options.loading_limit;
+            let loading = most.saturating_sub(self.loading.available_permits());
+            self.metrics.loading_length.observe(loading as f64);
+            self.metrics.loading_usage.observe(loading as f64 / most.max(1) as f64);
+            self.loading.clone().try_acquire_owned().ok()
+        };
+        let waiting = |waiting| self.metrics.queue_length.observe(waiting as f64);
+        let sent = self.registry.send(id, message, waiting, admit, |seat, loading| {
             let key = self.key(id.clone()).detached();
             self.shared.tasks.spawn(Worker::new(self.clone(), key, seat, loading).run());
         });
@@ -295,7 +351,7 @@ impl NamespaceEngine {
         let work = async {
             loop {
                 let Ok(permit) = running.clone().acquire_owned().await else { return };
-                let Next { id, told } = self.schedule.next().await;
+                let Next { id, told, due } = self.schedule.next().await;
                 if !self.owns(&id) {
                     // Its owner's scan finds it; so does ours, once it is owned here again.
                     self.schedule.done(&id);
@@ -303,7 +359,15 @@ impl NamespaceEngine {
                 }
                 self.metrics.task_created.inc();
                 let namespace = self.clone();
-                let ticket = Ticket { namespace, id: id.clone(), told, worked_off: false, _permit: permit };
+                let ticket = Ticket {
+                    namespace,
+                    id: id.clone(),
+                    told,
+                    due,
+                    scheduler: Scheduler::Timers,
+                    worked_off: false,
+                    _permit: permit,
+                };
                 // A ticket that is refused is dropped, so put off.
                 let _ = self.send(&id, Message::Wake(Box::new(ticket)));
             }
@@ -316,7 +380,6 @@ impl NamespaceEngine {
 
     /// Tries a wake-up again in a moment. The record stands as it is: nothing counts against the machine.
     fn postpone(&self, id: &MachineId) {
-        self.metrics.task_error.inc();
         if !self.owns(id) {
             return;
         }
@@ -364,6 +427,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.namespace.schedule.done(&self.id);
         if !self.worked_off {
+            self.namespace.metrics.scheduler(self.scheduler).error.inc();
             self.namespace.postpone(&self.id);
         }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tracing::{Instrument, Span};
 
 use super::SinkOptions;
 use super::backlog::{Backlog, Owed, Share, Stuck};
@@ -173,12 +174,25 @@ impl Worker {
     fn job(&self, sink: usize, options: &SinkOptions, parcel: Parcel, not_before: i64, hurry: Arc<Notify>) -> Job {
         let namespace = self.namespace.clone();
         let key = self.key.clone();
-        Job { namespace, key, sink, to: options.sink.clone(), parcel, behind: 0, held: None, not_before, hurry }
+        let scope = match Span::current() {
+            none if none.is_none() => self.scope(&RequestContext::default()),
+            scope => scope,
+        };
+        Job { namespace, key, sink, to: options.sink.clone(), parcel, behind: 0, held: None, not_before, hurry, scope }
     }
 
     /// Notes what became of a delivery, and sends what comes next.
     pub(super) async fn sent(&mut self, sent: Sent) -> Result<(), SinkError> {
-        let Sent { sink, parcel, result } = sent;
+        let Sent { sink, parcel, result, scope } = sent;
+        self.sorted(sink, parcel, result).instrument(scope).await
+    }
+
+    async fn sorted(
+        &mut self,
+        sink: usize,
+        parcel: Parcel,
+        result: Result<Receipt, SinkError>,
+    ) -> Result<(), SinkError> {
         match result {
             Ok(receipt) => {
                 self.acknowledge(sink, &parcel, receipt).await;
@@ -243,7 +257,14 @@ impl Worker {
         }
         let Some(Road { share, .. }) = self.outbox.road(sink) else { return };
         share.backlog.metrics.retried.inc();
-        tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, sink = &*options.name, %error, attempt, "a sink did not take what it is owed; it is sent again");
+        tracing::warn!(
+            sink = &*options.name,
+            attempt,
+            wait_timeout = delay,
+            error.class = error.name(),
+            error.reason = %error,
+            "a sink did not take what it is owed; it is sent again"
+        );
         let delay = (delay as f64 * (0.5 + random_unit())) as i64;
         let job = Job { behind, ..self.job(sink, &options, parcel, now.saturating_add(delay), hurry) };
         if let Some(roads) = &mut self.outbox.roads {
@@ -290,7 +311,8 @@ impl Worker {
         }
         let Some(record) = self.record() else { return };
         let request = self.request(RequestContext::default(), NOTE_MS);
+        let scope = self.scope(&request.context);
         // If this fails, it is sent again: at least once.
-        let _ = self.once_measured(Some(&record), &Impact::Acknowledged, &request, &[]).await;
+        let _ = self.once_measured(Some(&record), &Impact::Acknowledged, &request, &[]).instrument(scope).await;
     }
 }

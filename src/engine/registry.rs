@@ -56,7 +56,7 @@ impl Registry {
         self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a message for the machine's worker. If there is none, `admit` says whether one may be started now, and
+    /// Queues a message for the machine's worker; `waiting` is told how many wait there already. If there is none, `admit` says whether one may be started now, and
     /// `start` starts it.
     ///
     /// INVARIANT: queueing and unloading exclude each other, so no message is ever left in a queue without a worker.
@@ -64,6 +64,7 @@ impl Registry {
         &self,
         id: &MachineId,
         message: Message,
+        waiting: impl FnOnce(usize),
         admit: impl FnOnce() -> Option<P>,
         start: impl FnOnce(Seat, P),
     ) -> Result<(), Rejected> {
@@ -71,7 +72,13 @@ impl Registry {
         let message = match shard.get(id) {
             None => message,
             Some(handle) => match handle.queue.try_send(message) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    // Itself not.
+                    let length = handle.queue.max_capacity() - handle.queue.capacity();
+                    drop(shard);
+                    waiting(length.saturating_sub(1));
+                    return Ok(());
+                }
                 Err(mpsc::error::TrySendError::Full(_)) => return Err(Rejected::QueueFull),
                 // Its worker panicked: another takes its place.
                 Err(mpsc::error::TrySendError::Closed(message)) => message,

@@ -29,6 +29,8 @@ pub struct Next {
     pub id: MachineId,
     /// Not its record's own due has woken it, so there may be more to it than the record says.
     pub told: bool,
+    /// Unix milliseconds.
+    pub due: i64,
 }
 
 #[derive(Debug, Default)]
@@ -64,10 +66,14 @@ impl Dues {
         }
     }
 
-    fn pop(&mut self) -> Option<MachineId> {
-        let (_, id) = self.order.pop_first()?;
+    fn pop(&mut self) -> Option<(i64, MachineId)> {
+        let (due, id) = self.order.pop_first()?;
         self.due_of.remove(&id);
-        Some(id)
+        Some((due, id))
+    }
+
+    fn due_by(&self, now: i64) -> usize {
+        self.order.iter().take_while(|(due, _)| *due <= now).count()
     }
 
     /// The latest make room. True: it is the first of all now.
@@ -171,13 +177,13 @@ impl Schedule {
                     if let Some(due) = dues.first().filter(|due| *due > now) {
                         break Some(due);
                     }
-                    let Some(id) = dues.pop() else { break None };
+                    let Some((due, id)) = dues.pop() else { break None };
                     match held.awake.get_mut(&id) {
                         // What the record itself wants is looked at when this wake-up ends.
                         Some(again) => *again |= told,
                         None => {
                             held.awake.insert(id.clone(), false);
-                            return Next { id, told };
+                            return Next { id, told, due };
                         }
                     }
                 }
@@ -189,6 +195,12 @@ impl Schedule {
                 None => changed.await,
             }
         }
+    }
+
+    /// How many are due and not taken out.
+    pub fn waiting(&self) -> usize {
+        let (now, held) = (self.clock.now(), self.lock());
+        held.own.due_by(now) + held.told.due_by(now)
     }
 
     /// A wake-up was worked off, or given up.

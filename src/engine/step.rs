@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::cache::Cached;
 use super::error::EngineError;
@@ -11,12 +12,15 @@ use super::{Request, Shared};
 use crate::clock::{random_bytes, random_unit};
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{
-    self, Answer, CommitId, Dispatch, Impact, NotificationId, Outcome, Record, RequestContext, Slice, Stamp, Status,
-    Success, slice,
+    self, Answer, CommitId, Dispatch, Impact, NotificationId, Outcome, Phase, Record, RequestContext, Slice, Stamp,
+    Status, Success, slice,
 };
 use crate::processor::{Ask, Question};
 use crate::storage::{Commit, Outcome as Committed, StorageError};
-use crate::wire::{self, HistoryRange};
+use crate::telemetry::metrics::Stored;
+use crate::telemetry::trace::{happened, traced};
+use crate::wire::{self, HistoryRange, timestamp};
+use crate::woody::format_deadline;
 
 /// Milliseconds beyond its deadline after which a processor that still has not answered is given up.
 const GUARD_MS: i64 = 3_000;
@@ -49,9 +53,12 @@ impl Worker {
     /// The machine's record as of the last commit, tombstones included.
     pub(super) async fn load(&mut self) -> Result<Option<Arc<Record>>, EngineError> {
         if let Some(record) = self.cached(|cached| cached.record.clone()) {
+            self.namespace.metrics.cache_hit.inc();
             return Ok(record);
         }
-        let loaded = self.shared().storage.read(&self.key, None).await;
+        self.namespace.metrics.cache_miss.inc();
+        let read = self.shared().storage.read(&self.key, None);
+        let loaded = self.namespace.stored(Stored::GetMachine, read).await;
         self.loaded();
         match loaded {
             Ok(loaded) => {
@@ -60,10 +67,17 @@ impl Worker {
                 self.outbox.noted();
                 self.change(|cell| *cell = Some(Cached::new(record.clone())));
                 self.namespace.metrics.loaded.inc();
+                happened!("machine loaded");
                 Ok(record)
             }
             Err(error) => {
                 self.namespace.metrics.loading_error.inc();
+                tracing::error!(
+                    mg_pulse_event_id = "mg_core_machine_lifecycle_loading_error",
+                    error.class = "error",
+                    error.reason = %error,
+                    "loading failed"
+                );
                 Err(error.into())
             }
         }
@@ -189,14 +203,26 @@ impl Worker {
         };
         let deadline = request.deadline;
         let question = Question { ask, machine, context: request.context.clone(), deadline };
+        let span = traced!(
+            tracing::field::display(format_args!("processing machine '{}'", impact.name())),
+            mg.machine.ns = self.key.ns.as_str(),
+            mg.machine.id = %self.key.id,
+        );
         failpoint::reached_by(Failpoint::BeforeProcessor, impact);
-        let answer = self.namespace.options.processor.ask(question);
+        let answer = self.namespace.options.processor.ask(question).instrument(span);
         let outcome = self.shared().clock.timeout_at(deadline.saturating_add(GUARD_MS), answer).await;
         let outcome = outcome.unwrap_or_else(|_| Outcome::Transient("the processor did not answer in time".to_owned()));
         failpoint::reached_by(Failpoint::AfterProcessor, impact);
         if let Outcome::Transient(reason) | Outcome::HeldBack(reason) = &outcome {
             self.namespace.metrics.transient_error.inc();
-            tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, impact = impact.name(), reason, "the processor is unavailable");
+            tracing::warn!(
+                mg_pulse_event_id = "mg_core_machine_process_transient_error",
+                processor_impact = impact.name(),
+                deadline = format_deadline(deadline),
+                error.class = "throw",
+                error.reason = reason,
+                "transient error: the processor is unavailable"
+            );
         }
         Ok(outcome)
     }
@@ -207,7 +233,8 @@ impl Worker {
             return Ok(events);
         }
         let storage = &self.shared().storage;
-        let mut events = storage.events(&self.key, record.epoch, slice.first, slice.last).await?;
+        let read = storage.events(&self.key, record.epoch, slice.first, slice.last);
+        let mut events = self.namespace.stored(Stored::GetEvents, read).await?;
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| {
             if let Some(cached) = cell {
@@ -292,7 +319,7 @@ impl Worker {
         let mut attempt = 0;
         let mut last = false;
         loop {
-            let outcome = storage.commit(commit.clone()).await;
+            let outcome = self.namespace.stored(Stored::PutMachine, storage.commit(commit.clone())).await;
             if !matches!(outcome, Committed::Refused(_) | Committed::Unknown(_)) {
                 outage.over();
             }
@@ -320,7 +347,18 @@ impl Worker {
             if !unknown && (last || hopeless) {
                 return Err(error.into());
             }
-            tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, %error, unknown, attempt, "a commit is tried again");
+            tracing::warn!(
+                mg_pulse_event_id = "mg_core_machine_lifecycle_transient_error",
+                context = "commit",
+                unknown,
+                attempt,
+                wait_timeout = wait,
+                next_retry_strategy = ?self.namespace.options.storage_retries.delay(attempt.saturating_add(1), 0.5),
+                deadline = format_deadline(deadline),
+                error.class = "throw",
+                error.reason = %error,
+                "transient error during a commit, retrying in {wait} msec"
+            );
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => last = true,
@@ -347,27 +385,56 @@ impl Worker {
         let failed = |record: Option<&Record>| record.is_some_and(|it| matches!(it.status, Status::Failed { .. }));
         if matches!(impact, Impact::Init { .. }) {
             metrics.created.inc();
+            happened!("machine created");
         }
         if !exists && (existed || matches!(impact, Impact::Init { .. })) {
             metrics.removed.inc();
+            happened!("machine removed");
         }
         match (failed(before), failed(after)) {
             (false, true) => {
                 metrics.failed.inc();
                 if let Some(Record { status: Status::Failed { reason, .. }, .. }) = after {
-                    tracing::error!(ns = self.key.ns.as_str(), id = %self.key.id, impact = impact.name(), reason, "the machine failed");
+                    tracing::error!(
+                        mg_pulse_event_id = "mg_core_machine_lifecycle_failed",
+                        processor_impact = impact.name(),
+                        error.class = "throw",
+                        error.reason = reason,
+                        "machine failed"
+                    );
                 }
             }
-            (true, false) if exists => metrics.repaired.inc(),
+            (true, false) if exists => {
+                metrics.repaired.inc();
+                happened!("machine repaired");
+            }
             _ => {}
         }
+        let now = self.shared().clock.now();
         let due = |record: Option<&Record>| record.and_then(Record::timer_due);
         match (due(before), due(after)) {
-            (before, Some(after)) if before != Some(after) => match impact {
-                Impact::Timeout => metrics.timer_rescheduled.inc(),
-                _ => metrics.timer_created.inc(),
+            (due_before, Some(due)) if due_before != Some(due) => match impact {
+                Impact::Timeout => {
+                    metrics.timers.rescheduled.happened(due - now);
+                    happened!("timer rescheduled");
+                    if let Some(Status::Working(Phase::Retrying { attempt, at })) = after.map(|it| &it.status) {
+                        tracing::info!(
+                            mg_pulse_event_id = "mg_core_timer_lifecycle_rescheduled",
+                            target_timestamp = timestamp::format_seconds(*at),
+                            attempt,
+                            "machine rescheduled"
+                        );
+                    }
+                }
+                _ => {
+                    metrics.timers.created.happened(due - now);
+                    happened!("timer created");
+                }
             },
-            (Some(_), None) => metrics.timer_removed.inc(),
+            (Some(due), None) => {
+                metrics.timers.removed.happened(due - now);
+                happened!("timer removed");
+            }
             _ => {}
         }
     }

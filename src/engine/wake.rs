@@ -4,15 +4,20 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::NamespaceOptions;
 use super::error::EngineError;
 use super::namespace::Ticket;
 use super::worker::Worker;
+use crate::clock::Stopwatch;
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{
-    Dispatch, Impact, NotificationId, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
+    Dispatch, Impact, NotificationId, Phase, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
 };
+use crate::telemetry::metrics::{Scheduler, Stored};
+use crate::telemetry::trace::happened;
+use crate::wire::timestamp;
 
 /// Milliseconds that a processor has for a notification.
 const NOTIFICATION_PROCESSING_MS: i64 = 5_000;
@@ -32,22 +37,32 @@ enum Woken {
     Postponed,
 }
 
+fn is_retrying(record: &Record) -> bool {
+    matches!(record.status, Status::Working(Phase::Retrying { .. }))
+}
+
 // === impl Worker: waking ===
 
 impl Worker {
-    pub(super) async fn wake_up(&mut self, ticket: Ticket) {
+    pub(super) async fn wake_up(&mut self, mut ticket: Ticket) {
         // The schedule has taken the due out.
         self.scheduled = None;
-        self.namespace.metrics.task_started.inc();
         if !self.enter() {
             self.namespace.metrics.task_finished.inc();
             return ticket.worked_off();
         }
-        let woken = AssertUnwindSafe(self.wake(ticket.told)).catch_unwind().await;
+        let watch = Stopwatch::start();
+        let woken = AssertUnwindSafe(self.wake(&mut ticket)).catch_unwind().await;
         let woken = woken.unwrap_or_else(|_| {
             self.panicked();
             Woken::Postponed
         });
+        let metrics = self.namespace.metrics.scheduler(ticket.scheduler);
+        metrics.active.dec();
+        if !matches!(woken, Woken::Postponed) {
+            metrics.finished.inc();
+            metrics.duration.observe(watch.elapsed().as_secs_f64());
+        }
         self.namespace.metrics.task_finished.inc();
         self.ship();
         // INVARIANT: the ticket goes before the schedule is told: while it is out, the machine is not woken again.
@@ -88,15 +103,21 @@ impl Worker {
 
     /// Does one thing that is due, what has been due for longest. Who was told of more than the record's due looks for
     /// notifications too.
-    async fn wake(&mut self, told: bool) -> Woken {
-        let record = match self.load().await {
+    async fn wake(&mut self, ticket: &mut Ticket) -> Woken {
+        let told = ticket.told;
+        let loaded = self.load().await;
+        let now = self.shared().clock.now();
+        let due = match &loaded {
+            Ok(Some(record)) => self.wishes(record).filter(|(due, _)| *due <= now).min_by_key(|(due, _)| *due),
+            _ => None,
+        };
+        self.begin(ticket, loaded.as_ref().ok().and_then(Option::as_deref), due.map(|(_, wake)| wake));
+        let record = match loaded {
             Ok(Some(record)) => record,
             // Entries of a machine that is gone altogether.
             Ok(None) => return self.deliver(None).await,
             Err(error) => return self.postponed(&error),
         };
-        let now = self.shared().clock.now();
-        let due = self.wishes(&record).filter(|(due, _)| *due <= now).min_by_key(|(due, _)| *due);
         let woken = match due {
             Some((_, Wake::Pay)) => match self.pay(&record).await {
                 Woken::Postponed => {
@@ -131,12 +152,28 @@ impl Worker {
         if told && matches!(woken, Woken::Done) { Woken::Again } else { woken }
     }
 
+    /// Counts a wake-up, now that its reason is known.
+    fn begin(&self, ticket: &mut Ticket, record: Option<&Record>, wake: Option<Wake>) {
+        ticket.scheduler = match wake {
+            Some(Wake::Timeout) if record.is_some_and(is_retrying) => Scheduler::TimersRetries,
+            Some(Wake::Timeout) => Scheduler::Timers,
+            Some(Wake::Notifications) | None => Scheduler::Notification,
+            Some(Wake::Pay | Wake::Forget | Wake::Outbox) => Scheduler::Overseer,
+        };
+        let metrics = self.namespace.metrics.scheduler(ticket.scheduler);
+        metrics.created.inc();
+        metrics.started.inc();
+        metrics.active.inc();
+        metrics.delay.observe(self.shared().clock.now().saturating_sub(ticket.due).max(0) as f64 / 1_000.0);
+    }
+
     async fn pay(&mut self, record: &Arc<Record>) -> Woken {
         let mut epochs = Vec::new();
         failpoint::reached(Failpoint::BeforePayment);
         for debt in record.payable() {
             epochs.push(debt.epoch);
-            let paid = self.shared().storage.delete_epoch(&self.key, debt.epoch, debt.last_event).await;
+            let delete = self.shared().storage.delete_epoch(&self.key, debt.epoch, debt.last_event);
+            let paid = self.namespace.stored(Stored::DeleteEvents, delete).await;
             if let Err(error) = paid {
                 return self.postponed(&error.into());
             }
@@ -150,7 +187,18 @@ impl Worker {
             return Woken::Postponed;
         }
         let context = record.timer.as_ref().map(|timer| timer.context.clone()).unwrap_or_default();
-        self.conclude(record, Impact::Timeout, context, self.namespace.options.timer_processing_ms).await
+        let namespace = self.namespace.clone();
+        let timers = &namespace.metrics.timers;
+        let metrics = if is_retrying(record) { &timers.retries } else { &timers.normal };
+        metrics.started.inc();
+        let watch = Stopwatch::start();
+        let woken = self.conclude(record, Impact::Timeout, context, namespace.options.timer_processing_ms).await;
+        metrics.finished.inc();
+        metrics.duration.observe(watch.elapsed().as_secs_f64());
+        if matches!(woken, Woken::Postponed) {
+            timers.rescheduling_error.happened(0);
+        }
+        woken
     }
 
     /// Delivers the oldest notification that waits.
@@ -158,7 +206,8 @@ impl Worker {
         if self.namespace.options.notifications.is_none() {
             return self.settle(record.as_ref(), &[], &[]).await;
         }
-        let waiting = match self.shared().storage.notifications(&self.key, NOTIFICATION_PAGE).await {
+        let search = self.shared().storage.notifications(&self.key, NOTIFICATION_PAGE);
+        let waiting = match self.namespace.stored(Stored::SearchNotifications, search).await {
             Ok(waiting) => waiting,
             Err(error) => return self.postponed(&error.into()),
         };
@@ -181,28 +230,52 @@ impl Worker {
         match (dispatch(record.as_deref(), &impact, self.shared().clock.now()), record) {
             (Dispatch::Park, record) => {
                 self.namespace.metrics.notification_error.inc();
+                self.namespace.metrics.delivery_rescheduled.inc();
                 self.settle(record.as_ref(), &[], &ids).await
             }
             (Dispatch::Ask, Some(_)) if self.namespace.is_behind() => Woken::Postponed,
             (Dispatch::Ask, Some(record)) => {
+                let scope = self.scope(&context);
                 let request = self.request(context, NOTIFICATION_PROCESSING_MS);
-                let answer = self.once_measured(Some(&record), &impact, &request, &ids).await;
-                match answer {
-                    Ok(Some(_)) => {
-                        self.namespace.metrics.notification_success.inc();
-                        more
-                    }
-                    answer => {
-                        self.namespace.metrics.notification_error.inc();
-                        self.concluded(&record, answer)
-                    }
-                }
+                let step = async {
+                    let answer = self.once_measured(Some(&record), &impact, &request, &ids).await;
+                    let woken = match answer {
+                        Ok(Some(_)) => {
+                            self.namespace.metrics.notification_success.inc();
+                            happened!("notification delivered");
+                            more
+                        }
+                        answer => {
+                            self.namespace.metrics.notification_error.inc();
+                            self.undelivered();
+                            self.concluded(&record, answer)
+                        }
+                    };
+                    self.ship();
+                    woken
+                };
+                step.instrument(scope).await
             }
             (_, record) => match self.settle(record.as_ref(), &[id], &[]).await {
-                Woken::Done => more,
+                Woken::Done => {
+                    self.namespace.metrics.delivery_deleted.inc();
+                    more
+                }
                 woken => woken,
             },
         }
+    }
+
+    /// A delivery failed: the record says when the next one is.
+    fn undelivered(&self) {
+        self.namespace.metrics.delivery_rescheduled.inc();
+        let next = self.record().and_then(|record| record.notifications_due);
+        tracing::warn!(
+            mg_pulse_event_id = "mg_core_machine_notification_delivery_error",
+            action = "reschedule",
+            reschedule_time = next.map(timestamp::format_seconds),
+            "machine notification delivery failed"
+        );
     }
 
     /// Entries that go, and entries for which the record's due stands from now on. No commit says so, so it is done only
@@ -220,7 +293,8 @@ impl Worker {
             Err(error) => return self.postponed(&error),
         }
         failpoint::reached(Failpoint::BeforeSettling);
-        match self.shared().storage.settle_notifications(&self.key, delete, park).await {
+        let settle = self.shared().storage.settle_notifications(&self.key, delete, park);
+        match self.namespace.stored(Stored::DeleteNotifications, settle).await {
             Ok(()) => {
                 failpoint::reached(Failpoint::AfterSettling);
                 Woken::Done
@@ -237,9 +311,16 @@ impl Worker {
         context: RequestContext,
         milliseconds: i64,
     ) -> Woken {
+        let scope = self.scope(&context);
         let request = self.request(context, milliseconds);
-        let answer = self.once_measured(Some(record), &impact, &request, &[]).await;
-        self.concluded(record, answer)
+        let step = async {
+            let answer = self.once_measured(Some(record), &impact, &request, &[]).await;
+            let woken = self.concluded(record, answer);
+            // What it owes goes out in its scope.
+            self.ship();
+            woken
+        };
+        step.instrument(scope).await
     }
 
     fn concluded(&self, record: &Record, answer: Result<Option<Success>, EngineError>) -> Woken {
@@ -259,7 +340,14 @@ impl Worker {
     }
 
     fn postponed(&self, error: &EngineError) -> Woken {
-        tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, %error, "a wake-up is put off");
+        tracing::warn!(
+            mg_pulse_event_id = "mg_skd_task_error",
+            machine_ns = self.key.ns.as_str(),
+            machine_id = %self.key.id,
+            error.class = "throw",
+            error.reason = %error,
+            "scheduler task failed: the wake-up is put off"
+        );
         Woken::Postponed
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::{Instrument, Span};
 
 use super::cache::Cached;
 use super::delivery::Sent;
@@ -18,6 +19,8 @@ use super::{Request, Shared};
 use crate::clock::Stopwatch;
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{Impact, MachineKey, NotificationId, Record, RequestContext, Success};
+use crate::telemetry::scope;
+use crate::telemetry::trace::{self, traced};
 
 #[derive(Debug)]
 pub(super) enum Message {
@@ -38,6 +41,8 @@ pub(super) struct Queued {
     pub(super) request: Request,
     pub(super) reply: Reply,
     pub(super) admitted: Admitted,
+    /// The step is taken in the scope of the request that asked for it.
+    pub(super) scope: Span,
 }
 
 /// Answers the one who waits, if they still do.
@@ -138,7 +143,10 @@ impl Worker {
                 }
             };
             match message {
-                Message::Step(queued) => self.work_off(*queued).await,
+                Message::Step(queued) => {
+                    let scope = queued.scope.clone();
+                    self.work_off(*queued).instrument(scope).await;
+                }
                 Message::Wake(ticket) => self.wake_up(*ticket).await,
                 // The record stays while deliveries are under way: what becomes of them is known here alone. It is not
                 // noted as used, or two such workers would tell each other to let go for ever.
@@ -167,10 +175,10 @@ impl Worker {
     }
 
     async fn work_off(&mut self, queued: Queued) {
-        let Queued { impact, request, reply, admitted } = queued;
+        let Queued { impact, request, reply, admitted, .. } = queued;
         // Whoever asked is told that the time is over: what was not begun is dropped.
         if self.shared().clock.now() >= request.deadline {
-            tracing::warn!(ns = self.key.ns.as_str(), id = %self.key.id, "dropped a request whose deadline passed while it waited");
+            tracing::warn!("dropped a request whose deadline passed while it waited");
             drop(admitted);
             return reply.send(Err(EngineError::TimedOut));
         }
@@ -199,7 +207,7 @@ impl Worker {
 
     /// The step ended in the middle of anything: what is held is read again.
     pub(super) fn panicked(&self) {
-        tracing::error!(ns = self.key.ns.as_str(), id = %self.key.id, "a step panicked");
+        tracing::error!("a step panicked");
         self.forget();
     }
 
@@ -315,6 +323,13 @@ impl Worker {
         }
     }
 
+    /// The scope of work that no request waits for, under the ids of the request that asked for it back then.
+    pub(super) fn scope(&self, context: &RequestContext) -> Span {
+        let scope = scope::woken(&context.trace_id, &context.span_id, self.key.ns.as_str(), self.key.id.as_bytes());
+        trace::arrive(&scope, context.trace.iter().map(|(name, value)| (&name[..], &value[..])));
+        scope
+    }
+
     pub(super) fn request(&self, context: RequestContext, milliseconds: i64) -> Request {
         Request { context, deadline: self.shared().clock.now().saturating_add(milliseconds) }
     }
@@ -322,7 +337,8 @@ impl Worker {
     /// A step that was asked for, with its metrics.
     async fn take(&mut self, impact: &Impact, request: &Request) -> Result<Success, EngineError> {
         let watch = self.begun(impact);
-        let answer = self.step(impact, request).await;
+        let span = self.running(impact);
+        let answer = self.step(impact, request).instrument(span).await;
         self.ended(impact, watch);
         answer
     }
@@ -335,9 +351,19 @@ impl Worker {
         waiting: &[NotificationId],
     ) -> Result<Option<Success>, EngineError> {
         let watch = self.begun(impact);
-        let answer = self.once(record, impact, request, waiting).await;
+        let span = self.running(impact);
+        let answer = self.once(record, impact, request, waiting).instrument(span).await;
         self.ended(impact, watch);
         answer
+    }
+
+    /// A step in traces.
+    fn running(&self, impact: &Impact) -> Span {
+        traced!(
+            tracing::field::display(format_args!("running machine '{}'", impact.name())),
+            mg.machine.ns = self.key.ns.as_str(),
+            mg.machine.id = %self.key.id,
+        )
     }
 
     fn begun(&self, impact: &Impact) -> Stopwatch {

@@ -1,6 +1,7 @@
 //! What operators and probes ask over HTTP: health and metrics. Not woody: no headers are asked for.
 //! And, on the command line, of a ledger and of a table.
 
+pub mod health;
 pub mod ledger;
 pub mod schema;
 
@@ -15,6 +16,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use crate::cluster::Cluster;
 use crate::telemetry::Metrics;
 use crate::woody::Server;
+pub use health::Health;
 
 /// Whether the service takes work. It stops being ready before it stops.
 ///
@@ -36,25 +38,24 @@ impl Readiness {
     }
 }
 
-/// Puts `/health`, `/healthz/*` and `/metrics` on the server. `details` is what `/health` tells beside the service's
-/// name, asked for each time.
+/// Puts `/health`, `/healthz/*` and `/metrics` on the server.
 pub fn routes(
     server: Server,
-    service_name: &str,
+    health: Health,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     cluster: Option<Arc<Cluster>>,
-    details: impl Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync + 'static,
 ) -> Server {
-    let service = service_name.to_owned();
-    let instance = cluster.clone();
+    let health = Arc::new(health);
     let health = move |_: Parts| {
-        let mut checks = details();
-        checks.insert("service".to_owned(), service.clone().into());
-        if let Some(cluster) = &instance {
-            checks.insert("shards".to_owned(), serde_json::json!(cluster.standing()));
+        let health = health.clone();
+        async move {
+            // A file system may take its time to answer.
+            match tokio::task::spawn_blocking(move || health.look()).await {
+                Ok((status, checks)) => json(status, &checks),
+                Err(error) => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "error": error.to_string() })),
+            }
         }
-        async move { json(StatusCode::OK, &checks.into()) }
     };
     let startup = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "startup": [] })) };
     let liveness = |_: Parts| async { json(StatusCode::OK, &serde_json::json!({ "liveness": [] })) };

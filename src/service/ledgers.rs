@@ -35,10 +35,12 @@ pub(super) async fn check(storage: Arc<dyn Storage>, sinks: BTreeSet<String>, me
                 tracing::info!(sink, entries = head.last, "the ledger is whole");
             }
             // Nothing is known: the metric stays away.
-            Err(Broken::Storage(error)) => tracing::warn!(sink, %error, "the ledger could not be looked over"),
+            Err(Broken::Storage(error)) => {
+                tracing::warn!(sink, error.reason = %error, "the ledger could not be looked over")
+            }
             Err(broken) => {
                 metrics.ledger_broken(&sink, true);
-                tracing::error!(sink, %broken, "the ledger is broken; serving goes on");
+                tracing::error!(sink, error.reason = %broken, "the ledger is broken; serving goes on");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Builds the service from settings, and runs it until it is told to stop.
 
+mod checks;
 mod ledgers;
 mod namespaces;
 mod sharing;
@@ -18,13 +19,13 @@ use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};
 use crate::config::{DynamodbSettings, Settings, StorageSettings};
 use crate::engine::{Engine, EngineOptions, Shards};
-use crate::ops::{self, Readiness};
+use crate::ops::{self, Health, Readiness};
 #[cfg(feature = "dynamodb")]
 use crate::storage::dynamodb::{self, Dynamodb};
 use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError, WriterStats};
 use crate::storage::memory::Memory;
 use crate::storage::{Storage, StorageError};
-use crate::telemetry::{Metrics, metrics as names};
+use crate::telemetry::{self, Metrics, metrics as names};
 use crate::wire::{self, Protocol};
 use crate::woody::{Server, ServerSettings};
 
@@ -172,7 +173,9 @@ async fn run(
     let cached = engine.clone();
     metrics.watch(names::CACHE_BYTES, move || cached.cached_bytes() as u64);
     let connections = server.connections();
-    let (waiting, refused) = (connections.clone(), connections.clone());
+    let (waiting, refused, listener) = (connections.clone(), connections.clone(), connections.clone());
+    metrics.watch_listener(move || listener.open());
+    metrics.watch(names::LOG_LINES_DROPPED, telemetry::log::dropped);
     metrics.watch(names::CONNECTIONS_OPEN, move || connections.open());
     metrics.watch(names::CONNECTIONS_WAITING, move || waiting.waiting());
     metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
@@ -184,10 +187,9 @@ async fn run(
         Some(shards) => sharing::join(&settings, address, &storage, shards, &engine, snowflakes, &metrics).await?,
     };
     let automaton = Arc::new(Automaton::new(engine.clone(), interfaces, cluster.clone()));
-    let watched = engine.clone();
-    let details = move || sink_details(&watched);
-    let (service, ready) = (&settings.service_name, readiness.clone());
-    let server = ops::routes(server, service, ready, metrics.clone(), cluster.clone(), details)
+    let checks = checks::of(&settings.storage, &engine, cluster.as_ref());
+    let health = Health::new(&settings.service_name, &settings.limits, checks);
+    let server = ops::routes(server, health, readiness.clone(), metrics.clone(), cluster.clone())
         .route("/v1/automaton", automaton)
         .route("/v1/event_sink", Arc::new(EventSink::new(storage.clone(), ledgers.clone())));
     readiness.set(true);
@@ -273,10 +275,11 @@ fn watch_writer(metrics: &Metrics, stats: &Arc<WriterStats>) {
     watch(names::COMMIT_WRITES, |stats| &stats.writes);
     watch(names::COMMIT_OVERLAPPED, |stats| &stats.overlapped);
     watch(names::COMMIT_BYTES, |stats| &stats.bytes);
-    watch(names::COMMIT_SYNC_MICROS, |stats| &stats.sync_micros);
     watch(names::COMMIT_MAX_BATCH, |stats| &stats.max_batch);
     watch(names::COMMIT_WAITING, |stats| &stats.waiting);
     watch(names::STORAGE_FREE_BYTES, |stats| &stats.free_bytes);
+    metrics.show(names::COMMIT_SYNC_SECONDS, &stats.sync_seconds);
+    metrics.show(names::COMMIT_BATCH_SIZE, &stats.batch_size);
 }
 
 fn engine_options(settings: &Settings) -> EngineOptions {
@@ -299,25 +302,6 @@ fn server_settings(settings: &Settings) -> ServerSettings {
         limits: wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) },
         ..ServerSettings::default()
     }
-}
-
-/// What `/health` tells of sinks: those that wait for somebody's mending. They hold up nothing but themselves, so the
-/// service is healthy.
-fn sink_details(engine: &Engine) -> serde_json::Map<String, serde_json::Value> {
-    let details = engine.sink_troubles().into_iter().map(|trouble| {
-        serde_json::json!({
-            "namespace": trouble.namespace,
-            "name": &*trouble.sink,
-            "machines": trouble.machines,
-            "reason": trouble.reason,
-        })
-    });
-    let details: Vec<_> = details.collect();
-    let mut all = serde_json::Map::new();
-    if !details.is_empty() {
-        all.insert("event_sinks".to_owned(), details.into());
-    }
-    all
 }
 
 /// How long running steps may go on after a stop: the longest of the namespaces' times.

@@ -22,7 +22,7 @@ pub(super) fn options(
     clock: &Clock,
     snowflakes: &Arc<Snowflakes>,
 ) -> Result<NamespaceOptions, StartError> {
-    let woody_client = |of: &str, processor: &ProcessorSettings| {
+    let woody_client = |service, of: &str, processor: &ProcessorSettings| {
         let url: Uri = processor.url.parse().map_err(|error| StartError::ProcessorUrl {
             namespace: namespace.name.clone(),
             key: of.to_owned(),
@@ -32,12 +32,13 @@ pub(super) fn options(
             pool_size: processor.pool_size,
             keep_alive: processor.keep_alive,
             max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
+            service,
             ..ClientSettings::default()
         };
         Ok::<_, StartError>((Client::new(client, clock.clone(), snowflakes.clone()), url))
     };
     let processor = |of: &str, processor: &ProcessorSettings| {
-        let (client, url) = woody_client(of, processor)?;
+        let (client, url) = woody_client("Processor", of, processor)?;
         Ok::<_, StartError>(Arc::new(WoodyProcessor::new(client, url, namespace.protocol, limits)) as Arc<dyn Processor>)
     };
     let own = |step: &str, settings: &Option<ProcessorSettings>| {
@@ -59,7 +60,7 @@ pub(super) fn options(
     let modernizer = match &namespace.modernizer {
         None => None,
         Some(modernizer) => {
-            let (client, url) = woody_client("modernizer.handler.url", &modernizer.handler)?;
+            let (client, url) = woody_client("Modernizer", "modernizer.handler.url", &modernizer.handler)?;
             Some(ModernizerOptions {
                 modernizer: Arc::new(WoodyModernizer::new(client, url, limits)),
                 current_format_version: modernizer.current_format_version,

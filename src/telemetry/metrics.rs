@@ -1,5 +1,9 @@
 //! Every metric's name, help text, labels and buckets. Ids never become labels.
 
+mod definition;
+mod schedule;
+mod stored;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
@@ -7,8 +11,12 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-/// Durations in seconds, as the original's dashboards expect.
-const DURATION_BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+use definition::{Buckets, DURATIONS, Definition, FRACTIONS, Kind, QUEUES, Register, SYNCS};
+use schedule::ScheduleFamilies;
+use stored::StoredFamilies;
+
+pub use schedule::{Scheduler, SchedulerMetrics, TimerMetrics, TimerProcessing};
+pub use stored::{OperationMetrics, Stored};
 
 const IMPACTS: &[&str] =
     &["init", "call", "repair", "simple_repair", "remove", "timeout", "notification", "modernize", "continuation"];
@@ -24,9 +32,17 @@ pub struct Metrics {
     notifications: IntCounterVec,
     processing: IntCounterVec,
     processing_duration: HistogramVec,
-    timers: IntCounterVec,
-    tasks: IntCounterVec,
     machines: IntGaugeVec,
+    delivery_failures: IntCounterVec,
+    worker_actions: IntCounterVec,
+    loading_length: HistogramVec,
+    loading_usage: HistogramVec,
+    queue_length: HistogramVec,
+    cache: IntCounterVec,
+    wakes: IntCounterVec,
+    schedule: ScheduleFamilies,
+    stored: StoredFamilies,
+    listener: IntGaugeVec,
     workers: IntGaugeVec,
     in_flight: IntGaugeVec,
     refusals: IntCounterVec,
@@ -42,6 +58,7 @@ pub struct Metrics {
     forwards: IntCounterVec,
     ledger_entries: IntCounterVec,
     ledger_appends: IntCounterVec,
+    definitions: Vec<Definition>,
     watched: Mutex<Vec<Show>>,
 }
 
@@ -79,13 +96,15 @@ pub const COMMIT_OVERLAPPED: Watched = counter(
     "Writes that were queued while a batch was being synced: the second of the two queues at work.",
 );
 pub const COMMIT_BYTES: Watched = counter("machinegun_commit_bytes_total", "Bytes handed to the embedded store.");
-pub const COMMIT_SYNC_MICROS: Watched =
-    counter("machinegun_commit_sync_microseconds_total", "Time spent writing and syncing batches.");
 pub const COMMIT_MAX_BATCH: Watched = gauge("machinegun_commit_max_batch", "The most writes in one batch so far.");
 pub const COMMIT_WAITING: Watched = gauge("machinegun_commit_waiting", "Writes that wait for the disk now.");
 pub const STORAGE_FREE_BYTES: Watched =
     gauge("machinegun_storage_free_bytes", "Free bytes of the store's volume when last looked at.");
 pub const CACHE_BYTES: Watched = gauge("machinegun_cache_bytes", "Bytes that loaded machines hold, roughly.");
+pub const LOG_LINES_DROPPED: Watched = counter(
+    "machinegun_log_lines_dropped_total",
+    "Log lines that were not written: `logging.burst_limit_enable`, `logging.drop_mode_qlen`, or a log that takes nothing.",
+);
 pub const CONNECTIONS_OPEN: Watched = gauge("machinegun_connections", "Client connections being served.");
 pub const CONNECTIONS_WAITING: Watched =
     gauge("machinegun_connections_waiting", "Client connections accepted that wait for a place.");
@@ -107,6 +126,46 @@ pub const SHARD_HAND_OVERS: Watched =
     counter("machinegun_shard_hand_overs_total", "Shards that this instance handed over to another.");
 pub const FENCED: Watched =
     counter("machinegun_fenced_total", "Times that this instance found itself declared dead by another.");
+
+/// Every one of them: the document is made of these too.
+const WATCHED: &[Watched] = &[
+    COMMIT_BATCHES,
+    COMMIT_WRITES,
+    COMMIT_OVERLAPPED,
+    COMMIT_BYTES,
+    COMMIT_MAX_BATCH,
+    COMMIT_WAITING,
+    STORAGE_FREE_BYTES,
+    CACHE_BYTES,
+    LOG_LINES_DROPPED,
+    CONNECTIONS_OPEN,
+    CONNECTIONS_WAITING,
+    CONNECTIONS_REFUSED,
+    SHARDS_OWNED,
+    LIVE_INSTANCES,
+    LEASE_AGE_MS,
+    SHARD_TAKEOVERS,
+    SHARD_HAND_OVERS,
+    FENCED,
+];
+
+/// A histogram that another room fills: made there, shown by [`Metrics::show`].
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    name: &'static str,
+    help: &'static str,
+    buckets: Buckets,
+}
+
+pub const COMMIT_SYNC_SECONDS: Measured = Measured {
+    name: "machinegun_commit_sync_seconds",
+    help: "Time to write and sync a batch of the embedded store: one fsync.",
+    buckets: SYNCS,
+};
+pub const COMMIT_BATCH_SIZE: Measured =
+    Measured { name: "machinegun_commit_batch_size", help: "Writes that share one fsync.", buckets: QUEUES };
+
+const MEASURED: &[Measured] = &[COMMIT_SYNC_SECONDS, COMMIT_BATCH_SIZE];
 
 const fn counter(name: &'static str, help: &'static str) -> Watched {
     Watched { name, help, counts_up: true }
@@ -136,13 +195,25 @@ pub struct NamespaceMetrics {
     pub notification_created: IntCounter,
     pub notification_success: IntCounter,
     pub notification_error: IntCounter,
-    pub timer_created: IntCounter,
-    pub timer_rescheduled: IntCounter,
-    pub timer_removed: IntCounter,
+    /// A notification that failed waits for its next delivery.
+    pub delivery_rescheduled: IntCounter,
+    /// A notification that can be delivered to nobody any more.
+    pub delivery_deleted: IntCounter,
+    pub timers: TimerMetrics,
+    /// Wake-ups taken out of the schedule, and ended, whatever their reason turned out to be.
     pub task_created: IntCounter,
-    pub task_started: IntCounter,
     pub task_finished: IntCounter,
-    pub task_error: IntCounter,
+    schedulers: Vec<SchedulerMetrics>,
+    stored: Vec<OperationMetrics>,
+    pub call_attempts: IntCounter,
+    pub start_attempts: IntCounter,
+    /// Machines that are being loaded when one more is to be, and their share of the bound.
+    pub loading_length: Histogram,
+    pub loading_usage: Histogram,
+    /// What waits for a machine when one more request comes.
+    pub queue_length: Histogram,
+    pub cache_hit: IntCounter,
+    pub cache_miss: IntCounter,
     pub workers: IntGauge,
     pub in_flight: IntGauge,
     pub conflicts: IntCounter,
@@ -205,39 +276,24 @@ impl Forwarded {
 
 impl Metrics {
     pub fn new() -> Arc<Self> {
-        let registry = Registry::new();
-        // A name or label that prometheus refuses, or one used twice, is a mistake in this file alone: the first test
-        // that starts a service finds it.
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid counter");
-            registry.register(Box::new(counter.clone())).expect("a metric of its own");
-            counter
-        };
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), labels).expect("a valid gauge");
-            registry.register(Box::new(gauge.clone())).expect("a metric of its own");
-            gauge
-        };
-        let histogram = |name: &str, help: &str, labels: &[&str]| {
-            let opts = HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec());
-            let histogram = HistogramVec::new(opts, labels).expect("a valid histogram");
-            registry.register(Box::new(histogram.clone())).expect("a metric of its own");
-            histogram
-        };
-        Arc::new(Self {
+        let register = Register::default();
+        let counter = |name, help, labels| register.counter(name, help, labels);
+        let gauge = |name, help, labels| register.gauge(name, help, labels);
+        let histogram = |name, help, labels| register.histogram(name, help, labels, DURATIONS);
+        let mut metrics = Self {
             lifecycle: counter(
                 "mg_machine_lifecycle_changes_total",
-                "Changes in the lives of machines and their workers.",
+                "Changes in the lives of machines and their workers: `loaded`, `unloaded`, `created`, `removed`, `repaired`, `failed`, `committed_suicide` (never, in this release), `loading_error`, `transient_error`.",
                 &["namespace", "change"],
             ),
             notifications: counter(
                 "mg_machine_notification_changes_total",
-                "Notifications accepted, delivered, and failed to be delivered.",
+                "Notifications accepted (`created`), delivered (`success`), and failed to be delivered (`error`).",
                 &["namespace", "status"],
             ),
             processing: counter(
                 "mg_machine_processing_changes_total",
-                "Steps started and finished, by impact.",
+                "Steps `started` and `finished`, by impact. A `continuation` is a step that the service takes on its own.",
                 &["namespace", "impact", "change"],
             ),
             processing_duration: histogram(
@@ -245,21 +301,52 @@ impl Metrics {
                 "Time a step took, its processor and its commit included.",
                 &["namespace", "impact"],
             ),
-            timers: counter(
-                "mg_timer_lifecycle_changes_total",
-                "Timers set, retried and gone.",
-                &["namespace", "change"],
+            delivery_failures: counter(
+                "mg_machine_notification_delivery_failure_actions_total",
+                "What became of notifications that were not delivered: `reschedule`; `delete`, its machine is gone or started anew; `ignore` (never: none is forgotten).",
+                &["namespace", "action"],
             ),
-            tasks: counter(
-                "mg_scheduler_task_changes_total",
-                "Wake-ups of machines by the scheduler.",
-                &["namespace", "name", "change"],
+            worker_actions: counter(
+                "mg_worker_actions_total",
+                "Requests and wake-ups handed to a machine's worker (`call_attempt`), and workers that were to be started for them (`start_attempt`).",
+                &["namespace", "action"],
+            ),
+            loading_length: register.histogram(
+                "mg_worker_action_queue_length",
+                "Machines being loaded when one more is to be (`start_attempt`).",
+                &["namespace", "action"],
+                QUEUES,
+            ),
+            loading_usage: register.histogram(
+                "mg_worker_action_queue_usage",
+                "Their share of `worker.message_queue_len_limit`.",
+                &["namespace", "action"],
+                FRACTIONS,
+            ),
+            queue_length: register.histogram(
+                "machinegun_machine_queue_length",
+                "What waits for a machine when one more request comes, of `worker.machine_queue_limit`.",
+                &["namespace"],
+                QUEUES,
+            ),
+            cache: counter(
+                "machinegun_cache_requests_total",
+                "Records that steps needed: in memory (`hit`), or read from the store (`miss`).",
+                &["namespace", "result"],
+            ),
+            wakes: counter(
+                "machinegun_wakes_total",
+                "Wake-ups of machines, whatever their reason turned out to be: taken out of the schedule (`created`), and ended (`finished`).",
+                &["namespace", "change"],
             ),
             machines: gauge(
                 "machinegun_machines",
                 "Machines stored in the shards of this instance, by status, as of the last count and the commits since; absent until the first count is done.",
                 &["namespace", "status"],
             ),
+            schedule: ScheduleFamilies::new(&register),
+            stored: StoredFamilies::new(&register),
+            listener: gauge("woody_ranch_listener_connections", "Client connections being served.", &["listener"]),
             workers: gauge("machinegun_workers", "Machines loaded now.", &["namespace"]),
             in_flight: gauge("machinegun_steps_in_flight", "Requests waiting or running now.", &["namespace"]),
             refusals: counter(
@@ -277,15 +364,11 @@ impl Metrics {
                 "Events and lifecycle entries of loaded machines that a sink has not acknowledged.",
                 &["namespace", "name"],
             ),
-            sink_age: {
-                let opts = Opts::new(
-                    "machinegun_sink_oldest_age_seconds",
-                    "For how long the oldest delivery that is under way has been owed to a sink; 0 if none is.",
-                );
-                let gauge = GaugeVec::new(opts, &["namespace", "name"]).expect("a valid gauge");
-                registry.register(Box::new(gauge.clone())).expect("a metric of its own");
-                gauge
-            },
+            sink_age: register.fraction(
+                "machinegun_sink_oldest_age_seconds",
+                "For how long the oldest delivery that is under way has been owed to a sink; 0 if none is.",
+                &["namespace", "name"],
+            ),
             sink_retries: counter(
                 "machinegun_sink_retries_total",
                 "Deliveries that are sent again because a sink did not take them.",
@@ -332,13 +415,53 @@ impl Metrics {
                 &["sink", "outcome"],
             ),
             watched: Mutex::default(),
-            registry,
-        })
+            definitions: Vec::new(),
+            registry: Registry::new(),
+        };
+        (metrics.registry, metrics.definitions) = register.finish();
+        Arc::new(metrics)
+    }
+
+    /// Shows a histogram that another room fills.
+    pub fn show(&self, measured: Measured, histogram: &Histogram) {
+        debug_assert!(MEASURED.iter().any(|it| it.name == measured.name), "{} is not in MEASURED", measured.name);
+        self.registry.register(Box::new(histogram.clone())).expect("a metric of its own");
+    }
+
+    /// Shows the connections under the name that the original's dashboards know too.
+    pub fn watch_listener(&self, open: impl Fn() -> u64 + Send + Sync + 'static) {
+        let gauge = self.listener.with_label_values(&["{woody_server_thrift_v2,woody_server}"]);
+        let show = move || gauge.set(i64::try_from(open()).unwrap_or(i64::MAX));
+        self.also(show);
+    }
+
+    /// Before the metrics are rendered.
+    fn also(&self, show: impl Fn() + Send + Sync + 'static) {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Show(Box::new(show)));
+    }
+
+    /// The page that says what there is.
+    pub fn document(&self) -> String {
+        let mut all = self.definitions.clone();
+        all.extend(WATCHED.iter().map(|it| Definition {
+            name: it.name,
+            help: it.help,
+            labels: &[],
+            kind: if it.counts_up { Kind::Counter } else { Kind::Gauge },
+        }));
+        all.extend(MEASURED.iter().map(|it| Definition {
+            name: it.name,
+            help: it.help,
+            labels: &[],
+            kind: Kind::Histogram(it.buckets),
+        }));
+        definition::document(&all)
     }
 
     /// Shows a number that another room counts for itself; it is read when the metrics are rendered.
     pub fn watch(&self, watched: Watched, read: impl Fn() -> u64 + Send + Sync + 'static) {
         let Watched { name, help, counts_up } = watched;
+        debug_assert!(WATCHED.iter().any(|it| it.name == name), "{name} is not in WATCHED");
         let opts = Opts::new(name, help);
         // Names are consts of this file, each used once per service: see above.
         let show: Box<dyn Fn() + Send + Sync> = if counts_up {
@@ -380,8 +503,13 @@ impl Metrics {
     pub fn namespace(&self, name: &str) -> NamespaceMetrics {
         let lifecycle = |change: &str| self.lifecycle.with_label_values(&[name, change]);
         let notification = |status: &str| self.notifications.with_label_values(&[name, status]);
-        let timer = |change: &str| self.timers.with_label_values(&[name, change]);
-        let task = |change: &str| self.tasks.with_label_values(&[name, "timers", change]);
+        let delivery = |action: &str| self.delivery_failures.with_label_values(&[name, action]);
+        let worker = |action: &str| self.worker_actions.with_label_values(&[name, action]);
+        let cache = |result: &str| self.cache.with_label_values(&[name, result]);
+        let loading = [name, "start_attempt"];
+        // Known to dashboards, though nothing here ever does it.
+        lifecycle("committed_suicide");
+        delivery("ignore");
         NamespaceMetrics {
             loaded: lifecycle("loaded"),
             unloaded: lifecycle("unloaded"),
@@ -394,13 +522,20 @@ impl Metrics {
             notification_created: notification("created"),
             notification_success: notification("success"),
             notification_error: notification("error"),
-            timer_created: timer("created"),
-            timer_rescheduled: timer("rescheduled"),
-            timer_removed: timer("removed"),
-            task_created: task("created"),
-            task_started: task("started"),
-            task_finished: task("finished"),
-            task_error: task("error"),
+            delivery_rescheduled: delivery("reschedule"),
+            delivery_deleted: delivery("delete"),
+            timers: self.schedule.timers(name),
+            task_created: self.wakes.with_label_values(&[name, "created"]),
+            task_finished: self.wakes.with_label_values(&[name, "finished"]),
+            schedulers: self.schedule.schedulers(name),
+            stored: self.stored.namespace(name),
+            call_attempts: worker("call_attempt"),
+            start_attempts: worker("start_attempt"),
+            loading_length: self.loading_length.with_label_values(&loading),
+            loading_usage: self.loading_usage.with_label_values(&loading),
+            queue_length: self.queue_length.with_label_values(&[name]),
+            cache_hit: cache("hit"),
+            cache_miss: cache("miss"),
             workers: self.workers.with_label_values(&[name]),
             in_flight: self.in_flight.with_label_values(&[name]),
             conflicts: self.conflicts.with_label_values(&[name]),
@@ -411,12 +546,17 @@ impl Metrics {
         }
     }
 
+    /// How many machines of a namespace are due and wait to be woken: read when the metrics are rendered.
+    pub fn watch_waiting(&self, namespace: &str, waiting: impl Fn() -> usize + Send + Sync + 'static) {
+        let gauge = self.schedule.waiting(namespace);
+        self.also(move || gauge.set(i64::try_from(waiting()).unwrap_or(i64::MAX)));
+    }
+
     /// One sink of a namespace. `age_ms` is read when the metrics are rendered.
     pub fn sink(&self, namespace: &str, sink: &str, age_ms: impl Fn() -> i64 + Send + Sync + 'static) -> SinkMetrics {
         let labels = [namespace, sink];
         let age = self.sink_age.with_label_values(&labels);
-        let show: Box<dyn Fn() + Send + Sync> = Box::new(move || age.set(age_ms() as f64 / 1_000.0));
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(Show(show));
+        self.also(move || age.set(age_ms() as f64 / 1_000.0));
         let failed = |reason| self.sink_failures.with_label_values(&[namespace, sink, reason]);
         SinkMetrics {
             pending: self.sink_pending.with_label_values(&labels),
@@ -455,6 +595,16 @@ impl Metrics {
     }
 }
 
+// === impl Measured ===
+
+impl Measured {
+    pub fn histogram(self) -> Histogram {
+        let opts = HistogramOpts::new(self.name, self.help).buckets(self.buckets.bounds.to_vec());
+        // A mistake in this file alone would make it fail: the first store that is opened finds it.
+        Histogram::with_opts(opts).expect("a valid histogram")
+    }
+}
+
 // === impl NamespaceMetrics ===
 
 impl NamespaceMetrics {
@@ -466,6 +616,21 @@ impl NamespaceMetrics {
 
     pub fn machines(&self, status: &str, number: i64) {
         self.machines.with_label_values(&[&self.namespace, status]).set(number);
+    }
+
+    pub fn scheduler(&self, scheduler: Scheduler) -> &SchedulerMetrics {
+        // One for each, in their order.
+        &self.schedulers[scheduler as usize]
+    }
+
+    pub fn stored(&self, stored: Stored) -> &OperationMetrics {
+        // One for each, in their order.
+        &self.stored[stored as usize]
+    }
+
+    /// So that a bound shows before it refuses anything.
+    pub fn bounded_by(&self, bound: &str) {
+        self.refusals.with_label_values(&[&self.namespace, bound]);
     }
 
     pub fn refused(&self, bound: &str) {
@@ -481,5 +646,37 @@ impl SinkMetrics {
         let found = self.failed.iter().find(|(name, _)| *name == reason);
         // Every name that an error has is listed above.
         &found.unwrap_or(&self.failed[0]).1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_about_metrics_says_what_the_code_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        let page = Metrics::new().document();
+        if std::env::var_os("WRITE_DOCS").is_some() {
+            std::fs::write(path, &page).expect("the page is written");
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            written == page,
+            "docs/metrics.md is out of date: WRITE_DOCS=1 cargo test --workspace --lib metrics writes it anew"
+        );
+    }
+
+    #[test]
+    fn every_scheduler_and_every_request_to_the_store_has_its_own_metrics() {
+        let metrics = Metrics::new().namespace("ns");
+        metrics.scheduler(Scheduler::Notification).created.inc();
+        metrics.stored(Stored::DeleteNotifications).start.inc();
+        for scheduler in [Scheduler::Timers, Scheduler::TimersRetries, Scheduler::Overseer] {
+            assert_eq!(metrics.scheduler(scheduler).created.get(), 0, "{scheduler:?}");
+        }
+        assert_eq!(metrics.scheduler(Scheduler::Notification).created.get(), 1);
+        assert_eq!(metrics.stored(Stored::DeleteNotifications).start.get(), 1);
+        assert_eq!(metrics.stored(Stored::SearchNotifications).start.get(), 0);
     }
 }

@@ -16,7 +16,7 @@ pub struct Context {
     pub deadline: Option<i64>,
     /// Baggage that goes on with every call: lower-case key, raw value.
     pub meta: Vec<(Bytes, Bytes)>,
-    /// `traceparent`, `tracestate` and `baggage` as they came; empty unless the `traceparent` was valid.
+    /// `traceparent`, `tracestate` and `baggage` as they came, if the `traceparent` was valid; and a valid `uber-trace-id`.
     pub trace: Vec<(HeaderName, HeaderValue)>,
 }
 

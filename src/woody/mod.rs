@@ -12,6 +12,7 @@ mod client;
 mod context;
 mod deadline;
 mod error;
+mod lines;
 mod server;
 
 pub use client::{Client, ClientSettings};

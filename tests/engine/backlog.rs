@@ -56,7 +56,7 @@ async fn timers_and_notifications_wait_behind_the_bound_without_failing_or_spinn
         mg.settle().await;
     }
     assert_eq!(mg.processor.count(), 3);
-    let woken = mg.metric("mg_scheduler_task_changes_total", "created");
+    let woken = mg.metric("machinegun_wakes_total", "created");
     assert!(woken < 100, "{woken} wake-ups of two machines in thirty seconds");
     sink.come_up();
     mg.until_later(|| pending(&mg) == 0).await;

@@ -147,7 +147,7 @@ async fn payments_that_fail_are_tried_again_and_do_not_starve_timers(mg: Mg) {
     mg.processor.question(4).await;
     mg.settle().await;
     assert_eq!(mg.get("m").await.unwrap().record.debts.len(), 1);
-    assert!(mg.metric("mg_scheduler_task_changes_total", "created") < 10);
+    assert!(mg.metric("machinegun_wakes_total", "created") < 10);
     mg.storage.keeps.store(false, Ordering::SeqCst);
     mg.advance(1_500);
     until(|| mg.storage.commits().last().unwrap().record.as_ref().unwrap().debts.is_empty()).await;

@@ -438,7 +438,7 @@ async fn a_sink_that_is_configured_no_more_keeps_its_debts_and_costs_nothing(mg:
         mg.settle().await;
     }
     assert!(mg.storage.commits().len() <= commits + 1 && commits <= 1);
-    assert!(mg.metric("mg_scheduler_task_changes_total", "created") <= 3);
+    assert!(mg.metric("machinegun_wakes_total", "created") <= 3);
     add(&mg, "m", 2).await;
     until(|| other.of("m") == texts(1..=2)).await;
     until(|| mg.metric("machinegun_sink_pending", "name=\"other\"") == 0).await;

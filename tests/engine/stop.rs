@@ -141,7 +141,7 @@ async fn timers_that_come_due_during_a_stop_fire_in_the_next_run(mg: Mg) {
     let running = mg.ask("m", call("running"));
     gate.reached().await;
     mg.advance(1_000);
-    until(|| mg.metric("mg_scheduler_task_changes_total", "\"created\"") == 1).await;
+    until(|| mg.metric("machinegun_wakes_total", "\"created\"") == 1).await;
     let stop = stop(&mg);
     stopping(&mg).await;
     gate.open();

@@ -190,14 +190,14 @@ async fn disabled_timers_never_fire_and_do_not_spin(mg: Mg) {
     mg.advance(50_000);
     mg.settle().await;
     assert_eq!(mg.processor.count(), 2);
-    assert_eq!(mg.metric("mg_scheduler_task_changes_total", "created"), 0);
+    assert_eq!(mg.metric("machinegun_wakes_total", "created"), 0);
     for _ in 0..10 {
         mg.advance(60_000);
         mg.settle().await;
     }
     assert_eq!(mg.processor.count(), 2);
     // A scan can't know what is due, so each one looks at both machines once.
-    assert!(mg.metric("mg_scheduler_task_changes_total", "created") <= 20);
+    assert!(mg.metric("machinegun_wakes_total", "created") <= 20);
     // With timers again they fire at the start.
     let enabled = SchedulerOptions { scan_interval: Duration::from_secs(60), capacity: 100 };
     let mg = mg.restart_with(1, |mg| mg.timers(Some(enabled))).await;
@@ -235,7 +235,7 @@ async fn a_busy_machine_takes_one_place_among_those_woken(mg: Mg) {
     for n in 0..10 {
         mg.notify("busy", &n.to_string()).await.unwrap();
         // Each would be a wake-up of its own.
-        until(|| mg.metric("mg_scheduler_task_changes_total", "created") >= 1).await;
+        until(|| mg.metric("machinegun_wakes_total", "created") >= 1).await;
         tokio::task::yield_now().await;
     }
     mg.advance(1_000);

@@ -13,8 +13,10 @@ use std::time::Duration;
 use machinegun::clock::Clock;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// How long anything is waited for that takes no time on a quiet machine, in milliseconds.
@@ -33,8 +35,8 @@ pub struct Folder(TempDir);
 pub struct Machinegun {
     child: Child,
     pub address: SocketAddr,
-    /// The lines that it wrote to stdout before it was up.
-    pub first_lines: Vec<String>,
+    /// The lines of its log so far.
+    lines: watch::Receiver<Vec<String>>,
     /// Everything that it says on stderr, once it has ended.
     errors: JoinHandle<String>,
 }
@@ -132,6 +134,13 @@ impl Machinegun {
         Self::start_under(&[] as &[&OsStr], config).await
     }
 
+    /// As [`Self::start`], in an environment with these variables.
+    pub async fn start_in(environment: &[(&str, &str)], config: &Path) -> Self {
+        let variables = environment.iter().map(|(name, value)| format!("{name}={value}"));
+        let runner: Vec<String> = std::iter::once("env".to_owned()).chain(variables).collect();
+        Self::start_under(&runner, config).await
+    }
+
     /// As [`Self::start`], run by another program, whose arguments end where the service's command begins.
     pub async fn start_under(runner: &[impl AsRef<OsStr>], config: &Path) -> Self {
         Self::up(spawn(runner, config)).await
@@ -154,21 +163,62 @@ impl Machinegun {
 
     async fn try_up(mut child: Child) -> Result<Self, String> {
         let errors = errors_of(&mut child);
-        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let mut first_lines = Vec::new();
-        let up = soon("the service's start", async {
-            while let Ok(Some(line)) = lines.next_line().await {
-                if line.contains("machinegun is up") {
-                    return address_in(&line);
-                }
-                first_lines.push(line);
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let (said, lines) = watch::channel(Vec::new());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = stdout.next_line().await {
+                said.send_modify(|lines: &mut Vec<String>| lines.push(line));
             }
-            None
         });
-        let Some(address) = up.await else { return Err(errors.await.unwrap_or_default()) };
-        // A full pipe would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { child, address, first_lines, errors })
+        let up = soon(
+            "the service's start",
+            first(&lines, |line| line.contains("machinegun is up").then(|| address_in(line))),
+        );
+        let Some(address) = up.await.flatten() else { return Err(errors.await.unwrap_or_default()) };
+        Ok(Self { child, address, lines, errors })
+    }
+
+    /// As [`Self::start`], for one whose log goes to this file.
+    pub async fn start_logging_to(log: &Path, config: &Path) -> Self {
+        let mut child = spawn(&[] as &[&OsStr], config);
+        let errors = errors_of(&mut child);
+        let up = soon("the service's start", async {
+            loop {
+                let text = tokio::fs::read_to_string(log).await.unwrap_or_default();
+                if let Some(line) = text.lines().find(|line| line.contains("machinegun is up")) {
+                    return address_in(line).expect("an address");
+                }
+            }
+        });
+        let address = up.await;
+        Self { child, address, lines: watch::channel(Vec::new()).1, errors }
+    }
+
+    /// What `look` finds in a line of the log, of those that were written and those that come.
+    pub async fn logged<T>(&self, what: &str, look: impl FnMut(&str) -> Option<T>) -> T {
+        let found = soon(what, first(&self.lines, look)).await;
+        found.unwrap_or_else(|| panic!("{what} was never logged"))
+    }
+
+    /// All lines of the log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.lines.borrow().clone()
+    }
+
+    /// What a plain GET answers: status, head, body.
+    pub async fn get(&self, path: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address).await.expect("the service listens");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("a request is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("the end of the headers");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        (status, head.to_owned(), body.to_owned())
+    }
+
+    pub fn hang_up(&self) {
+        kill_process(self.pid(), Signal::HUP).expect("the service takes the signal");
     }
 
     /// The process that was started: the service's, unless it runs under another program.
@@ -240,6 +290,23 @@ fn errors_of(child: &mut Child) -> JoinHandle<String> {
         stderr.read_to_string(&mut text).await.expect("stderr is text");
         text
     })
+}
+
+/// None: the log ended without it.
+async fn first<T>(lines: &watch::Receiver<Vec<String>>, mut look: impl FnMut(&str) -> Option<T>) -> Option<T> {
+    let (mut lines, mut seen) = (lines.clone(), 0);
+    loop {
+        let found = {
+            let lines = lines.borrow_and_update();
+            let new = lines[seen..].iter().find_map(|line| look(line));
+            seen = lines.len();
+            new
+        };
+        if found.is_some() {
+            return found;
+        }
+        lines.changed().await.ok()?;
+    }
 }
 
 /// The address in the line that says that the service is up, whatever the log's form.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
 use machinegun::clock::{Clock, Snowflakes};
 use machinegun::wire::{
     self, Call, DescribedParams, DescriptorParams, Direction, Exception, GetHistory, GetHistoryParams, GetMachine,
@@ -30,6 +30,8 @@ pub struct Peer {
     patience_ms: i64,
     ids: Arc<Snowflakes>,
     clock: Clock,
+    /// Headers of a trace that its calls are made in.
+    trace: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// An exception that the method declares, or no answer of the method at all.
@@ -57,12 +59,19 @@ impl Peer {
             patience_ms: PATIENCE_MS,
             ids,
             clock,
+            trace: Vec::new(),
         }
     }
 
     /// The same for the machines of another namespace.
     pub fn in_namespace(&self, ns: &str) -> Self {
         Self { ns: bytes(ns), ..self.clone() }
+    }
+
+    /// The same, within a trace.
+    pub fn traced(&self, name: &'static str, value: &'static str) -> Self {
+        let trace = vec![(HeaderName::from_static(name), HeaderValue::from_static(value))];
+        Self { trace, ..self.clone() }
     }
 
     /// The same with other deadlines.
@@ -75,7 +84,7 @@ impl Peer {
     }
 
     async fn ask_at<M: Method>(&self, url: &Uri, args: M::Args, patience_ms: i64) -> Answer<M::Success> {
-        let (deadline, context) = (self.clock.now() + patience_ms, Context::root(&self.ids));
+        let (deadline, context) = (self.clock.now() + patience_ms, self.context());
         let answer = self.client.call(url, &context, Some(deadline), wire::write_call::<M>(&args, 0)).await;
         let answer = wire::read_reply::<M>(answer.map_err(Failure::Failed)?, Limits::default());
         answer.expect("a well-formed answer").map_err(Failure::Thrown)
@@ -143,6 +152,10 @@ impl Peer {
         let params = GetHistoryParams { event_sink_id: bytes(sink), range };
         let page = self.ask_at::<GetHistory>(&self.event_sink_url, params, self.patience_ms).await?;
         Ok(page.decoded().map(|entry| entry.expect("a well-formed entry")).collect())
+    }
+
+    fn context(&self) -> Context {
+        Context { trace: self.trace.clone(), ..Context::root(&self.ids) }
     }
 
     fn descriptor(&self, id: &str, range: HistoryRange) -> MachineDescriptor {

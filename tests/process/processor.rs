@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use machinegun::clock::Clock;
 use machinegun::wire::{
     self, CallResult, ComplexAction, Content, HistoryRange, Machine, MachineStateChange, Method, ProcessCall,
@@ -42,6 +43,8 @@ struct Shared {
     answered: watch::Sender<HashSet<String>>,
     held: watch::Sender<usize>,
     open: watch::Sender<bool>,
+    /// The headers of traces that came with calls: function, name, value.
+    traced: watch::Sender<Vec<(String, String, String)>>,
     /// How often each step was asked about, by its token.
     asked: Mutex<HashMap<String, u64>>,
 }
@@ -96,6 +99,11 @@ pub fn text(value: &Value) -> String {
 // === impl Processor ===
 
 impl Processor {
+    /// The headers of traces that have come so far: function, name, value.
+    pub fn traced(&self) -> Vec<(String, String, String)> {
+        self.shared.traced.borrow().clone()
+    }
+
     pub fn start() -> Self {
         let server =
             Server::bind("127.0.0.1:0".parse().expect("an address"), ServerSettings::default(), Clock::system());
@@ -105,6 +113,7 @@ impl Processor {
             answered: watch::Sender::default(),
             held: watch::Sender::default(),
             open: watch::Sender::default(),
+            traced: watch::Sender::default(),
             asked: Mutex::default(),
         });
         let server = server.route("/processor", Arc::new(Decider(shared.clone())));
@@ -224,7 +233,13 @@ impl Service for Decider {
     }
 
     async fn handle(&self, request: Request) -> Result<Reply, Error> {
-        let Request { name, mut args, seqid, .. } = request;
+        let Request { context, name, mut args, seqid, .. } = request;
+        self.0.traced.send_modify(|traced| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let header =
+                |(header, value): &(HeaderName, HeaderValue)| (text(&name), header.to_string(), text(value.as_bytes()));
+            traced.extend(context.trace.iter().map(header));
+        });
         if name == ProcessCall::NAME {
             let asked = wire::read_args::<ProcessCall>(&mut args)?.a;
             let order = Order::read(&asked.arg);

@@ -123,7 +123,7 @@ fn the_reference_with_all_its_examples_is_without_errors() {
 #[test]
 fn what_is_described_reads_back_as_the_same_settings() {
     let changed = format!(
-        "{LEAST}limits: {{disk: {{value: 9%}}, memory: {{type: cgroups, value: 80%}}, process_heap: 2M}}\n\
+        "{LEAST}limits: {{disk: {{value: 9%}}, memory: {{type: cgroups, value: 80%}}}}\n\
          kafka: {{c: {{endpoints: [{{host: h, port: 1}}], ssl: {{certfile: f}}, sasl: {{file: s}}}}}}\n\
          lifecycle_pulse: {{client: c, topic: t}}\n"
     );

@@ -112,7 +112,9 @@ impl Client {
                 std::thread::spawn(move || drop(old));
             }
             // The next message that fails tries again.
-            Err(error) => tracing::warn!(client = self.name, %error, "a broken Kafka producer could not be replaced"),
+            Err(error) => {
+                tracing::warn!(client = self.name, error.reason = %error, "a broken Kafka producer could not be replaced")
+            }
         }
     }
 }

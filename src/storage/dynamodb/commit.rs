@@ -339,7 +339,7 @@ impl Dynamodb {
         let Some(old) = old.filter(|old| old.layout.record_parts > 0) else { return };
         let parts = (0..old.layout.record_parts).map(|part| keys::record_blob(old.epoch, old.commit, part));
         if let Err(error) = self.table.delete_all(partition, &parts.collect::<Vec<_>>()).await {
-            tracing::debug!(%error, "the blobs of an old record stay");
+            tracing::debug!(error.reason = %error, "the blobs of an old record stay");
         }
     }
 }

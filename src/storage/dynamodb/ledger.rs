@@ -363,7 +363,7 @@ impl Append for Dynamodb {
         if link.hash != hash
             && let Err(error) = self.table.delete_all(&partition, &blobs).await
         {
-            tracing::debug!(%error, "the entries of a block that lost its place stay");
+            tracing::debug!(error.reason = %error, "the entries of a block that lost its place stay");
         }
         self.saw(sink, link.head());
         Ok(Some(link))

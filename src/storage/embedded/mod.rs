@@ -37,7 +37,7 @@ mod writer;
 use engine::{Engine, FolderLock};
 pub use engine::{FORMAT, OpenError};
 pub use keys::LONGEST_NAMESPACE;
-pub use stats::{SYNC_BOUNDS_US, WriterStats};
+pub use stats::WriterStats;
 use work::{CommitWork, Request, Settlement, Work};
 
 /// How many events one write of a deletion takes: others' commits wait for no more.

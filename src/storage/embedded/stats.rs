@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Upper bounds of the buckets of [`WriterStats::sync_buckets`], in microseconds; the last bucket has none.
-pub const SYNC_BOUNDS_US: [u64; 11] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 1_000_000];
+use prometheus::Histogram;
 
-/// Counts since the store was opened. Plain atomics: reading them costs the writer nothing.
-#[derive(Debug, Default)]
+use crate::telemetry::metrics::{COMMIT_BATCH_SIZE, COMMIT_SYNC_SECONDS};
+
+/// Counts since the store was opened. All are atomics: reading them costs the writer nothing.
+#[derive(Debug)]
 pub struct WriterStats {
     /// Batches that were synced.
     pub batches: AtomicU64,
@@ -23,16 +24,35 @@ pub struct WriterStats {
     pub waiting: AtomicU64,
     /// Bytes of keys and values handed to the engine.
     pub bytes: AtomicU64,
-    /// Time from handing a batch to the engine until it is on disk and visible, in microseconds.
-    pub sync_micros: AtomicU64,
-    /// The same as a histogram: [`SYNC_BOUNDS_US`].
-    pub sync_buckets: [AtomicU64; SYNC_BOUNDS_US.len() + 1],
+    /// Time from handing a batch to the engine until it is on disk and visible.
+    pub sync_seconds: Histogram,
+    /// Writes of the batches that were synced.
+    pub batch_size: Histogram,
     /// Free bytes of the volume when last looked at.
     pub free_bytes: AtomicU64,
     pub(super) syncing: AtomicBool,
 }
 
 // === impl WriterStats ===
+
+impl Default for WriterStats {
+    fn default() -> Self {
+        let count = AtomicU64::default;
+        Self {
+            batches: count(),
+            writes: count(),
+            idle_writes: count(),
+            overlapped: count(),
+            max_batch: count(),
+            waiting: count(),
+            bytes: count(),
+            sync_seconds: COMMIT_SYNC_SECONDS.histogram(),
+            batch_size: COMMIT_BATCH_SIZE.histogram(),
+            free_bytes: count(),
+            syncing: AtomicBool::default(),
+        }
+    }
+}
 
 impl WriterStats {
     pub(super) fn queued(&self) {
@@ -43,12 +63,10 @@ impl WriterStats {
     }
 
     pub(super) fn synced(&self, writes: usize, bytes: usize, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = SYNC_BOUNDS_US.iter().position(|bound| micros <= *bound).unwrap_or(SYNC_BOUNDS_US.len());
         self.batches.fetch_add(1, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
-        self.sync_micros.fetch_add(micros, Relaxed);
-        self.sync_buckets[bucket].fetch_add(1, Relaxed);
+        self.sync_seconds.observe(took.as_secs_f64());
+        self.batch_size.observe(writes as f64);
         self.max_batch.fetch_max(writes as u64, Relaxed);
     }
 

@@ -20,6 +20,7 @@ use crate::clock::Stopwatch;
 use crate::failpoint::{self, Failpoint};
 use crate::machine::CommitId;
 use crate::storage::{Outcome, StorageError};
+use crate::telemetry::log::CRITICAL;
 
 /// The most writes that one batch takes.
 const MAX_WRITES: usize = 1024;
@@ -72,12 +73,18 @@ impl Writer {
                 Ok(Err(failed)) => failed,
                 Err(panic) => Failed { error: StorageError::Unavailable(panic_text(&*panic)), unknown: Unknown::All },
             };
-            tracing::error!(error = %failed.error, "the embedded store has failed: nothing is written any more");
+            tracing::event!(
+                target: CRITICAL,
+                tracing::Level::ERROR,
+                error.class = "error",
+                error.reason = %failed.error,
+                "the embedded store has failed: nothing is written any more"
+            );
             self.failure.send_replace(Some(failed.error.clone()));
             return self.refuse(requests, &failed);
         }
         if let Err(error) = self.engine.db.persist(PersistMode::SyncAll) {
-            tracing::error!(%error, "the last sync of the embedded store failed");
+            tracing::error!(error.reason = %error, "the last sync of the embedded store failed");
         }
     }
 

@@ -252,7 +252,7 @@ impl Writer {
             };
             if let Err(error) = done {
                 self.metrics.failed.inc();
-                tracing::warn!(sink = self.sink, %error, "the ledger takes nothing now; what waits is delivered again");
+                tracing::warn!(sink = self.sink, error.reason = %error, "the ledger takes nothing now; what waits is delivered again");
                 for it in self.waiting.drain(..) {
                     let _ = it.answer.send(Err(error.clone()));
                 }
@@ -349,7 +349,7 @@ impl Writer {
     async fn look(&mut self) {
         self.look_at = self.clock.now().saturating_add(LOOK_EVERY_MS);
         if let Err(error) = self.catch_up().await {
-            tracing::debug!(sink = self.sink, %error, "the ledger can't be looked at now");
+            tracing::debug!(sink = self.sink, error.reason = %error, "the ledger can't be looked at now");
         }
         self.note().await;
     }
@@ -362,7 +362,7 @@ impl Writer {
         if let Ok(ledger) = appended(&self.store)
             && let Err(error) = ledger.note_head(&self.sink, self.head).await
         {
-            tracing::debug!(sink = self.sink, %error, "the ledger's head is noted later");
+            tracing::debug!(sink = self.sink, error.reason = %error, "the ledger's head is noted later");
             self.unnoted = true;
         }
     }

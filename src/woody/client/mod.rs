@@ -18,11 +18,15 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tracing::Instrument;
+use tracing::field::display;
 
 use super::context::Context;
 use super::deadline::format_deadline;
 use super::error::Error;
-use crate::clock::{Clock, Snowflakes};
+use super::lines::Made;
+use crate::clock::{Clock, Snowflakes, Stopwatch};
+use crate::telemetry::trace::{self, traced};
 use pool::{Leased, Peer, Pool};
 
 static TRACE_ID: HeaderName = HeaderName::from_static("woody.trace-id");
@@ -44,6 +48,8 @@ pub struct ClientSettings {
     pub inet6: bool,
     /// The largest reply body, in bytes.
     pub max_response_size: usize,
+    /// Whom it calls, as the interface calls it; for logs and traces.
+    pub service: &'static str,
 }
 
 /// Calls peers. One per namespace, so that a slow processor starves no other.
@@ -53,13 +59,20 @@ pub struct Client {
     clock: Clock,
     ids: Arc<Snowflakes>,
     max_response_size: usize,
+    service: &'static str,
 }
 
 // === impl ClientSettings ===
 
 impl Default for ClientSettings {
     fn default() -> Self {
-        Self { pool_size: 50, keep_alive: Duration::from_secs(4), inet6: false, max_response_size: 64 * 1024 * 1024 }
+        Self {
+            pool_size: 50,
+            keep_alive: Duration::from_secs(4),
+            inet6: false,
+            max_response_size: 64 * 1024 * 1024,
+            service: "Service",
+        }
     }
 }
 
@@ -69,6 +82,7 @@ impl Client {
     pub fn new(settings: ClientSettings, clock: Clock, ids: Arc<Snowflakes>) -> Self {
         Self {
             max_response_size: settings.max_response_size,
+            service: settings.service,
             pool: Pool::new(settings.pool_size, settings.keep_alive, settings.inet6, clock.clone()),
             clock,
             ids,
@@ -85,6 +99,37 @@ impl Client {
         deadline: Option<i64>,
         message: Bytes,
     ) -> Result<Bytes, Error> {
+        let span_id = self.ids.next().to_string();
+        let made = Made {
+            service: self.service,
+            message: &message,
+            url,
+            context,
+            span_id: &span_id,
+            deadline,
+            watch: Stopwatch::start(),
+        };
+        let exchange = async {
+            made.begun();
+            let result = self.exchange(url, context, &span_id, deadline, message.clone()).await;
+            made.ended(&result);
+            result
+        };
+        let span = traced!(tracing::field::Empty, kind = "client");
+        if !span.is_disabled() {
+            span.record("otel.name", display(format_args!("client {made}")));
+        }
+        exchange.instrument(span).await
+    }
+
+    async fn exchange(
+        &self,
+        url: &Uri,
+        context: &Context,
+        span_id: &str,
+        deadline: Option<i64>,
+        message: Bytes,
+    ) -> Result<Bytes, Error> {
         let now = self.clock.now();
         let told = deadline;
         let deadline = told.unwrap_or(now.saturating_add(NO_DEADLINE_MS));
@@ -96,7 +141,7 @@ impl Client {
         *request.method_mut() = Method::POST;
         let path = url.path_and_query().cloned();
         *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
-        *request.headers_mut() = self.headers(&peer, context, told)?;
+        *request.headers_mut() = self.headers(&peer, context, span_id, told)?;
 
         let (connection, response) = self.send(&peer, request, now, deadline).await?;
         let (parts, mut body) = response.into_parts();
@@ -142,7 +187,13 @@ impl Client {
         self.clock.timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(reply::timed_out()))
     }
 
-    fn headers(&self, peer: &Peer, context: &Context, deadline: Option<i64>) -> Result<HeaderMap, Error> {
+    fn headers(
+        &self,
+        peer: &Peer,
+        context: &Context,
+        span_id: &str,
+        deadline: Option<i64>,
+    ) -> Result<HeaderMap, Error> {
         let value = |what: &str, bytes: Bytes| {
             HeaderValue::from_maybe_shared(bytes)
                 .map_err(|_| Error::unexpected(format!("{what} of the context is no header value")))
@@ -162,7 +213,7 @@ impl Client {
             false => context.span_id.clone(),
         };
         headers.insert(TRACE_ID.clone(), value("trace id", trace_id)?);
-        headers.insert(SPAN_ID.clone(), value("span id", self.ids.next().to_string().into())?);
+        headers.insert(SPAN_ID.clone(), value("span id", span_id.to_owned().into())?);
         headers.insert(PARENT_ID.clone(), value("span id", parent_id)?);
         if let Some(deadline) = deadline {
             headers.insert(DEADLINE.clone(), value("deadline", format_deadline(deadline).into())?);
@@ -172,8 +223,20 @@ impl Client {
                 .map_err(|_| Error::unexpected("a meta key of the context is no header name"))?;
             headers.append(name, value("meta", meta.clone())?);
         }
-        for (name, value) in &context.trace {
-            headers.append(name.clone(), value.clone());
+        match trace::depart() {
+            // The peer's span becomes a child of ours.
+            Some(ours) => {
+                for (name, header) in ours {
+                    let name = HeaderName::from_bytes(&name)
+                        .map_err(|_| Error::unexpected("a propagator made no header name"))?;
+                    headers.append(name, value("trace", header)?);
+                }
+            }
+            None => {
+                for (name, value) in &context.trace {
+                    headers.append(name.clone(), value.clone());
+                }
+            }
         }
         Ok(headers)
     }

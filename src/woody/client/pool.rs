@@ -169,7 +169,7 @@ impl Pool {
         let (sender, connection) = handshake.map_err(|error| error.to_string())?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
+                tracing::debug!(error.reason = &error as &dyn std::error::Error, "connection ended");
             }
         });
         Ok((sender, probe))

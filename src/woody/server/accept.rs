@@ -170,7 +170,7 @@ impl Gate {
                 Ok((socket, _)) => self.admit(socket),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!(%error, "can't accept connections");
+                    tracing::error!(error.reason = %error, "can't accept connections");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -299,7 +299,7 @@ async fn connection(socket: TcpStream, shared: Arc<Shared>, mut stage: watch::Re
             biased;
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
+                    tracing::debug!(error.reason = &error as &dyn std::error::Error, "connection ended");
                 }
                 return;
             }

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 use super::head::{Head, THRIFT};
 use super::refusal::{ERROR_CLASS, ERROR_REASON, Refusal};
@@ -19,8 +20,11 @@ use super::settings::ServerSettings;
 use super::stream::{Phase, Watch};
 use super::{MethodKind, Original, Plain, Reply, Request as Call, Service};
 use crate::clock::Clock;
+use crate::telemetry::{scope, trace};
 use crate::wire::{Header, HeaderError, MessageType, Reader};
+use crate::woody::context::Context;
 use crate::woody::error::Error;
+use crate::woody::lines::{Handled, Received};
 
 /// The longest rest of a body that is skipped to keep a connection; past it, closing is cheaper.
 const LONGEST_SKIP: u64 = 1_000_000;
@@ -48,10 +52,15 @@ pub(super) async fn run(shared: &Shared, watch: &Arc<Watch>, request: Request<In
     let (parts, body) = request.into_parts();
     let continues = parts.headers.contains_key(EXPECT);
     let mut upload = Upload { unread: !body.is_end_stream(), body, broken: false };
-    let mut response = match answer(shared, watch, parts, &mut upload).await {
+    let mut scope = Span::none();
+    let mut response = match answer(shared, watch, parts, &mut upload, &mut scope).await {
         Ok(response) => response,
         Err(refusal) => {
-            tracing::warn!(status = refusal.status().as_u16(), ?refusal, "request refused");
+            // What a handler failed with was said already.
+            if !matches!(refusal, Refusal::Failed(_)) {
+                let status = refusal.status().as_u16();
+                scope.in_scope(|| tracing::warn!(status, error.reason = ?refusal, "request refused"));
+            }
             refusal.response()
         }
     };
@@ -65,6 +74,7 @@ async fn answer(
     watch: &Watch,
     parts: Parts,
     upload: &mut Upload,
+    scope: &mut Span,
 ) -> Result<Response<Full<Bytes>>, Refusal> {
     let head = Head::read(&parts)?;
     if watch.ambiguous_length() {
@@ -77,6 +87,20 @@ async fn answer(
         Err(BadEscape) => return Err(Refusal::Bare(StatusCode::BAD_REQUEST)),
     };
     let context = head.check(&parts, &shared.clock)?;
+    *scope = scope::request(&context.trace_id, &context.span_id, &context.parent_id);
+    trace::arrive(scope, context.trace.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())));
+    serve(shared, watch, parts, upload, service, context).instrument(scope.clone()).await
+}
+
+/// What is done in the request's scope.
+async fn serve(
+    shared: &Shared,
+    watch: &Watch,
+    parts: Parts,
+    upload: &mut Upload,
+    service: Arc<dyn Service>,
+    context: Context,
+) -> Result<Response<Full<Bytes>>, Refusal> {
     let body = upload.read(watch, shared.settings.max_body_size).await?;
     if body.is_empty() {
         return Err(Refusal::BodyEmpty);
@@ -95,30 +119,59 @@ async fn answer(
     let original = Original { uri: parts.uri, headers: parts.headers, body };
     let call = Call { context, name: header.name, args, seqid: header.seqid, original };
     // The message's type counts for as much as the method's: no answer is awaited where either says so.
-    if kind == MethodKind::Oneway || header.kind == MessageType::Oneway {
-        shared.handlers.spawn(oneway(service, call));
+    let oneway = kind == MethodKind::Oneway || header.kind == MessageType::Oneway;
+    let received = Received::new(service.name(), call.name.clone(), oneway, &call.context);
+    trace::name(format_args!("server {received}"));
+    received.invoked();
+    let handler = async move { service.handle(call).await };
+    // Detached, it keeps the request's scope.
+    let handler = handler.in_current_span();
+    if oneway {
+        let handler = async move {
+            // A panic is the task's own: nobody waits for it.
+            match handler.await {
+                Ok(_) => received.handled(&Handled::Result),
+                Err(error) => received.handled(&Handled::Failure(&error)),
+            }
+        };
+        shared.handlers.spawn(handler.in_current_span());
         return Ok(result(Bytes::new(), None));
     }
-    let handler = async move { service.handle(call).await };
-    match shared.handlers.spawn(handler).await {
-        Ok(Ok(Reply::Result { body, business })) => Ok(result(body, business)),
-        Ok(Ok(Reply::Relayed(response))) => Ok(response.map(Full::new)),
-        Ok(Err(error)) => Err(Refusal::Failed(error)),
-        Err(ended) => Err(Refusal::Failed(handler_ended(ended))),
-    }
-}
-
-async fn oneway(service: Arc<dyn Service>, call: Call) {
-    if let Err(error) = service.handle(call).await {
-        tracing::warn!(%error, "oneway handler failed");
-    }
+    let outcome = match shared.handlers.spawn(handler).await {
+        Ok(Ok(Reply::Result { body, business })) => {
+            received.handled(&business.map_or(Handled::Result, Handled::Exception));
+            Ok(result(body, business))
+        }
+        Ok(Ok(Reply::Relayed(response))) => {
+            received.handled(&Handled::Result);
+            Ok(response.map(Full::new))
+        }
+        Ok(Err(error)) => {
+            received.handled(&Handled::Failure(&error));
+            Err(Refusal::Failed(error))
+        }
+        Err(ended) => {
+            let (error, panic) = handler_ended(ended);
+            match panic {
+                Some(panic) => received.crashed(&panic),
+                None => received.handled(&Handled::Failure(&error)),
+            }
+            Err(Refusal::Failed(error))
+        }
+    };
+    received.sent(outcome.as_ref().map_or_else(Refusal::status, Response::status));
+    outcome
 }
 
 async fn plain_answer(shared: &Shared, plain: Arc<dyn Plain>, parts: Parts) -> Result<Response<Full<Bytes>>, Refusal> {
     let handler = async move { plain.answer(parts).await };
     match shared.handlers.spawn(handler).await {
         Ok(response) => Ok(response.map(Full::new)),
-        Err(ended) => Err(Refusal::Failed(handler_ended(ended))),
+        Err(ended) => {
+            let (error, panic) = handler_ended(ended);
+            tracing::error!(panic, "handler panicked");
+            Err(Refusal::Failed(error))
+        }
     }
 }
 
@@ -134,16 +187,15 @@ fn result(body: Bytes, business: Option<&'static str>) -> Response<Full<Bytes>> 
     response
 }
 
-/// A handler that panicked takes nobody with it.
-fn handler_ended(ended: JoinError) -> Error {
+/// A handler that panicked takes nobody with it. Beside the error: what it said.
+fn handler_ended(ended: JoinError) -> (Error, Option<String>) {
     match ended.try_into_panic() {
         Ok(panic) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            tracing::error!(panic = text, "handler panicked");
-            Error::unexpected(format!("handler panicked: {text}"))
+            (Error::unexpected(format!("handler panicked: {text}")), Some(text))
         }
-        Err(_) => Error::unknown("handler was stopped"),
+        Err(_) => (Error::unknown("handler was stopped"), None),
     }
 }
 

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::refusal::Refusal;
 use crate::clock::Clock;
+use crate::telemetry::trace::is_uber_trace_id;
 use crate::woody::context::{Context, is_traceparent};
 use crate::woody::deadline::parse_deadline;
 
@@ -138,18 +139,19 @@ impl<'a> Head<'a> {
             parent_id: rest.split_to(parent_id.len()),
             deadline,
             meta: self.meta.iter().map(|(key, value)| (rest.split_to(key.len()), rest.split_to(value.len()))).collect(),
-            trace: match self.traceparent.as_deref() {
-                Some(traceparent) if is_traceparent(traceparent) => trace(&parts.headers),
-                _ => Vec::new(),
-            },
+            trace: trace(&parts.headers, self.traceparent.as_deref().is_some_and(is_traceparent)),
         })
     }
 }
 
-fn trace(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+fn trace(headers: &HeaderMap, has_parent: bool) -> Vec<(HeaderName, HeaderValue)> {
     let mut trace = Vec::new();
-    for name in ["traceparent", "tracestate", "baggage"] {
+    let names = ["traceparent", "tracestate", "baggage"].into_iter().filter(|_| has_parent);
+    for name in names.chain(["uber-trace-id"]) {
         for value in headers.get_all(name) {
+            if name == "uber-trace-id" && !is_uber_trace_id(value.as_bytes()) {
+                continue;
+            }
             // Copied, not shared, for the same reason; a value that was received is always valid.
             if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
                 trace.push((HeaderName::from_static(name), value));

@@ -79,6 +79,11 @@ impl Reply {
 /// A Thrift service behind a path.
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
+    /// As the interface calls it; for logs and traces.
+    fn name(&self) -> &'static str {
+        "Service"
+    }
+
     /// None: the service has no such method.
     fn method(&self, name: &[u8]) -> Option<MethodKind>;
 

@@ -1,0 +1,165 @@
+//! Log lines, through `tracing`: one JSON object a line, as dashboards of the original know them, or plain text on a
+//! terminal.
+//!
+//! Policy. Values of machines are never logged, and of a header only its name and woody's own. Lines of libraries are
+//! taken from `warning` on, whatever the level: what they say below may hold what they were handed. Every line that a
+//! request causes carries its woody ids, because a span with them ([`crate::telemetry::scope`]) is entered wherever its
+//! work runs. A log that can't be written never stops the service: lines are dropped and counted.
+
+mod escape;
+mod line;
+mod output;
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::registry::LookupSpan;
+
+use super::scope;
+use crate::clock::Clock;
+use crate::config::{LogLevel, LogOutput, LoggingSettings};
+use crate::wire::timestamp;
+use line::Lines;
+use output::{DROPPED, Output, Place};
+
+/// The target of what must not be missed whatever the level: severity `critical`.
+pub const CRITICAL: &str = "machinegun::critical";
+
+/// The log can't be written where the configuration says.
+#[derive(Debug, thiserror::Error)]
+#[error("logging: can't write {path}: {error}")]
+pub struct LogError {
+    path: String,
+    error: io::Error,
+}
+
+/// The log of this process. What it still holds is written when this is dropped.
+#[derive(Debug)]
+pub struct Log(Option<Arc<Output>>);
+
+/// The time of a line on a terminal.
+struct Now;
+
+// === impl Log ===
+
+impl Log {
+    /// What takes lines, and the log that they go to.
+    pub(super) fn open<S>(settings: &LoggingSettings) -> Result<(Box<dyn Layer<S> + Send + Sync>, Self), LogError>
+    where
+        S: tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+    {
+        let level = settings.level;
+        let filter = filter_fn(move |metadata| is_logged(metadata, level)).with_max_level_hint(most(level));
+        let place = match settings.out_type {
+            LogOutput::Stdout if io::stdout().is_terminal() => {
+                let layer = fmt::layer().with_ansi(true).with_timer(Now).with_target(false).with_writer(io::stdout);
+                return Ok((layer.with_filter(filter).boxed(), Self(None)));
+            }
+            LogOutput::Stdout => Place::Stdout,
+            LogOutput::File => {
+                let path = settings.root.join(&settings.json_log);
+                let failed = |error| LogError { path: path.display().to_string(), error };
+                std::fs::create_dir_all(&settings.root).map_err(failed)?;
+                Place::file(path.clone()).map_err(failed)?
+            }
+        };
+        let output = Output::start(place, settings);
+        let layer = Lines::new(&settings.formatter, output.clone());
+        Ok((layer.with_filter(filter).boxed(), Self(Some(output))))
+    }
+
+    /// Opens the file again at each SIGHUP, for who moves logs away (logrotate). Needs a runtime. Without a file the
+    /// signal keeps its meaning.
+    pub fn reopen_at_hangup(&self) -> io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Some(output) = self.0.clone().filter(|output| output.is_file()) else { return Ok(()) };
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                output.reopen();
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(output) = &self.0 {
+            output.finish();
+        }
+    }
+}
+
+/// Lines of this process that were not written, for metrics.
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+fn most(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Critical | LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warning => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+fn is_logged(metadata: &Metadata<'_>, level: LogLevel) -> bool {
+    let target = metadata.target();
+    if metadata.is_span() {
+        return target == scope::TARGET;
+    }
+    match (target, level) {
+        (CRITICAL, _) => true,
+        (scope::TRACED, _) | (_, LogLevel::Critical) => false,
+        _ if target.starts_with("machinegun") => *metadata.level() <= most(level),
+        _ => *metadata.level() <= most(level).min(LevelFilter::WARN),
+    }
+}
+
+/// The original's names of levels, which `level_map` maps.
+fn severity(metadata: &Metadata<'_>) -> &'static str {
+    match *metadata.level() {
+        Level::ERROR if metadata.target() == CRITICAL => "critical",
+        Level::ERROR => "error",
+        Level::WARN => "warning",
+        Level::INFO => "info",
+        Level::DEBUG | Level::TRACE => "debug",
+    }
+}
+
+/// Always six fraction digits.
+fn timestamp(micros: i64) -> String {
+    let mut text = timestamp::format_seconds(micros.div_euclid(1_000));
+    text.pop();
+    text + &format!(".{:06}Z", micros.rem_euclid(1_000_000))
+}
+
+// === impl Now ===
+
+impl FormatTime for Now {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        writer.write_str(&timestamp(Clock::system().now_micros()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_has_six_fraction_digits() {
+        assert_eq!(timestamp(1_700_000_000_000_001), "2023-11-14T22:13:20.000001Z");
+        assert_eq!(timestamp(1_700_000_000_999_999), "2023-11-14T22:13:20.999999Z");
+        assert_eq!(timestamp(-1), "1969-12-31T23:59:59.999999Z");
+    }
+}

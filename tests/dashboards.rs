@@ -1,0 +1,111 @@
+//! The dashboard and the alerts ask for metrics that are there, with labels that they have.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+
+fn read(path: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Labels by name, as `docs/metrics.md` lists them; a histogram under each of its three.
+fn listed() -> HashMap<String, HashSet<String>> {
+    let mut all = HashMap::new();
+    for line in read("docs/metrics.md").lines() {
+        let Some((name, rest)) = line.strip_prefix("| `").and_then(|line| line.split_once("` | ")) else { continue };
+        let cells: Vec<&str> = rest.split(" | ").collect();
+        // Prometheus adds the one that it scraped.
+        let labels = cells[1].split(", ").chain(["instance", "job"]).map(str::to_owned);
+        let labels: HashSet<String> = labels.filter(|label| !label.is_empty()).collect();
+        if cells[0].starts_with("histogram") {
+            for suffix in ["_bucket", "_sum", "_count"] {
+                let labels = labels.iter().cloned().chain(["le".to_owned()]).collect();
+                all.insert(format!("{name}{suffix}"), labels);
+            }
+        } else {
+            all.insert(name.to_owned(), labels);
+        }
+    }
+    assert!(all.len() > 50, "docs/metrics.md lists {} names: is it still a table?", all.len());
+    all
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|it: char| !it.is_ascii_alphanumeric() && it != '_').filter(|word| !word.is_empty())
+}
+
+/// Every metric that an expression names, and every label that it groups or filters by.
+fn check(of: &str, expression: &str, listed: &HashMap<String, HashSet<String>>) -> usize {
+    let metrics: Vec<&str> = words(expression)
+        .filter(|it| ["mg_", "machinegun_", "woody_"].iter().any(|prefix| it.starts_with(prefix)))
+        .collect();
+    for metric in &metrics {
+        let labels = listed.get(*metric).unwrap_or_else(|| panic!("{of}: there is no metric {metric}: {expression}"));
+        let grouped =
+            expression.split("by (").skip(1).flat_map(|rest| words(rest.split(')').next().unwrap_or_default()));
+        let filters = expression.split('{').skip(1).flat_map(|rest| {
+            let filters = rest.split('}').next().unwrap_or_default();
+            filters.split(',').filter_map(|filter| filter.split(['=', '!']).next())
+        });
+        for label in grouped.chain(filters) {
+            assert!(labels.contains(label), "{of}: {metric} has no label {label}: {expression}");
+        }
+    }
+    metrics.len()
+}
+
+fn texts<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(name, value)| match value {
+            Value::String(text) if name == key => found.push(text),
+            value => texts(value, key, found),
+        }),
+        Value::Array(items) => items.iter().for_each(|item| texts(item, key, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_are_there() {
+    let listed = listed();
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/machinegun.json")).expect("JSON");
+    let mut expressions = Vec::new();
+    texts(&dashboard, "expr", &mut expressions);
+    assert!(expressions.len() > 20, "{} expressions", expressions.len());
+    for expression in expressions {
+        assert!(check("deploy/grafana/machinegun.json", expression, &listed) > 0, "no metric in {expression}");
+    }
+    let mut variables = Vec::new();
+    texts(&dashboard, "definition", &mut variables);
+    for variable in variables {
+        assert_eq!(check("a variable", variable, &listed), 1, "{variable}");
+    }
+}
+
+#[test]
+fn the_alerts_ask_for_metrics_that_are_there() {
+    let listed = listed();
+    let alerts: Value = yaml_serde::from_str(&read("deploy/prometheus/alerts.yaml")).expect("YAML");
+    let mut expressions = Vec::new();
+    texts(&alerts, "expr", &mut expressions);
+    assert!(expressions.len() > 10, "{} expressions", expressions.len());
+    let ours = expressions.iter().map(|it| check("deploy/prometheus/alerts.yaml", it, &listed)).sum::<usize>();
+    // All but the one that says that nothing was scraped.
+    assert_eq!(ours, expressions.len() - 1);
+    let mut actions = Vec::new();
+    texts(&alerts, "action", &mut actions);
+    assert_eq!(actions.len(), expressions.len(), "each alert says what to do first");
+}
+
+#[test]
+#[should_panic(expected = "there is no metric mg_machine_lifecycle_total")]
+fn a_metric_that_does_not_exist_is_found() {
+    check("a test", "sum(rate(mg_machine_lifecycle_total[5m]))", &listed());
+}
+
+#[test]
+#[should_panic(expected = "has no label impact")]
+fn a_label_that_does_not_exist_is_found() {
+    check("a test", "sum by (impact) (machinegun_workers)", &listed());
+}

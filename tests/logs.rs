@@ -1,0 +1,190 @@
+//! The log of the real binary: JSON lines as dashboards of the original know them, with the ids of whoever caused them,
+//! and without a machine's values.
+
+mod process;
+
+use std::path::Path;
+
+use process::peer::{NAMESPACE, Peer};
+use process::processor::{Order, Processor};
+use process::{Folder, Machinegun, configuration, soon};
+use serde_json::Value;
+
+/// Stands in every value that goes through the service.
+const SECRET: &str = "s3cr3t";
+
+fn configured(folder: &Folder, processor: &Processor, logging: &str) -> std::path::PathBuf {
+    let text = configuration(&folder.store(), processor.address);
+    let text = text.replace("logging: {out_type: stdout, level: info}", &format!("logging: {logging}"));
+    folder.configured_as(&text)
+}
+
+fn parsed(line: &str) -> Value {
+    let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    for field in ["@timestamp", "@severity", "message"] {
+        assert!(value[field].is_string(), "{field}: {line}");
+    }
+    let time = value["@timestamp"].as_str().expect("a text");
+    assert!(time.len() == 27 && time.ends_with('Z'), "microseconds in UTC: {line}");
+    value
+}
+
+/// The first line that is about a call of this function, at this event.
+async fn rpc(service: &Machinegun, role: &str, function: &str, event: &str) -> Value {
+    let what = format!("{role} {function} {event}");
+    let object = format!("rpc.{role}");
+    let look = |line: &str| {
+        let line = parsed(line);
+        let rpc = &line[object.as_str()];
+        (rpc["function"] == function && rpc["event"] == event).then_some(line)
+    };
+    service.logged(&what, look).await
+}
+
+async fn beat(service: &Machinegun, id: &str) -> Value {
+    let look = |line: &str| Some(parsed(line)).filter(|line| line["mg_pulse_event_id"] == id);
+    service.logged(id, look).await
+}
+
+#[tokio::test]
+async fn every_line_of_a_request_has_its_ids_and_machine_and_no_value() {
+    let (folder, processor) = (Folder::new(), Processor::start());
+    let logging = "{out_type: stdout, level: debug, burst_limit_enable: false, drop_mode_qlen: 100000}";
+    let service = Machinegun::start(&configured(&folder, &processor, logging)).await;
+    let peer = Peer::of(service.address);
+    peer.start("m", &Order::plain(SECRET)).await.expect("started");
+    let order = Order { timer: Some(0), ..Order::plain(SECRET) };
+    peer.call("m", &order).await.expect("called");
+    peer.call("nobody", &order).await.expect_err("there is no such machine");
+    peer.notify("m", &Order::plain(SECRET)).await.expect("accepted");
+
+    let invoked = rpc(&service, "server", "Call", "invoke service handler").await;
+    assert_eq!(invoked["@severity"], "info");
+    assert_eq!(invoked["message"], "[server] handling Automaton:Call");
+    let server = &invoked["rpc.server"];
+    assert_eq!(
+        (&server["service"], &server["type"], &server["role"]),
+        (&"Automaton".into(), &"call".into(), &"server".into())
+    );
+    assert_eq!(server["metadata"], serde_json::json!({}));
+    assert!(server["deadline"].as_str().is_some_and(|it| it.ends_with('Z')), "{server}");
+    assert!(invoked["parent_id"].is_string(), "{invoked}");
+    let sent = rpc(&service, "server", "Call", "server send").await;
+    assert_eq!(sent["@severity"], "debug");
+    assert!(sent["rpc.server"]["execution_duration_ms"].is_u64(), "{sent}");
+    assert_eq!(sent["trace_id"], invoked["trace_id"]);
+    assert_eq!((&sent["machine_ns"], &sent["machine_id"]), (&NAMESPACE.into(), &"m".into()));
+
+    let asked = rpc(&service, "client", "ProcessCall", "call service").await;
+    assert_eq!((&asked["@severity"], &asked["rpc.client"]["service"]), (&"info".into(), &"Processor".into()));
+    assert_eq!((&asked["trace_id"], &asked["parent_id"]), (&invoked["trace_id"], &invoked["span_id"]));
+    assert_ne!(asked["span_id"], invoked["span_id"]);
+    assert_eq!((&asked["machine_ns"], &asked["machine_id"]), (&NAMESPACE.into(), &"m".into()));
+    assert!(asked["rpc.client"]["url"].as_str().is_some_and(|url| url.ends_with("/processor")), "{asked}");
+
+    // The timer that the Call set has the Call's ids, though no request causes its step.
+    let (trace, span) = (invoked["trace_id"].clone(), invoked["span_id"].clone());
+    let timed_out = service
+        .logged("the timer's step", |line| {
+            let line = parsed(line);
+            let signal = line["rpc.client"]["function"] == "ProcessSignal" && line["trace_id"] == trace;
+            signal.then_some(line)
+        })
+        .await;
+    assert_eq!((&timed_out["parent_id"], &timed_out["machine_id"]), (&span, &"m".into()));
+
+    let refused = beat(&service, "woody_request_handle_error").await;
+    assert_eq!((&refused["@severity"], &refused["machine_id"]), (&"info".into(), &"nobody".into()));
+    assert_eq!(refused["error"]["reason"], "MachineNotFound");
+    assert!(refused["trace_id"].is_string() && refused["span_id"].is_string(), "{refused}");
+
+    service.terminate();
+    service.logged("the last line", |line| line.contains("machinegun has stopped").then_some(())).await;
+    for line in service.log() {
+        let line = parsed(&line);
+        assert!(!line.to_string().contains(SECRET), "a value is logged: {line}");
+        if line["rpc.client"].is_object() || line["rpc.server"].is_object() {
+            assert!(line["trace_id"].is_string() && line["span_id"].is_string(), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_goes_wrong_with_a_machine_is_logged_at_the_originals_levels() {
+    let (folder, processor) = (Folder::new(), Processor::start());
+    let logging = "{out_type: stdout, level: info, formatter: {level_map: {error: ERROR, warning: '30'}}}";
+    let service = Machinegun::start(&configured(&folder, &processor, logging)).await;
+    let peer = Peer::of(service.address);
+    peer.start("m", &Order::plain(SECRET)).await.expect("started");
+    peer.call("m", &Order { fail: true, ..Order::plain(SECRET) }).await.expect_err("it fails");
+
+    let failed = beat(&service, "mg_core_machine_lifecycle_failed").await;
+    assert_eq!((&failed["@severity"], &failed["message"]), (&"ERROR".into(), &"machine failed".into()));
+    assert_eq!((&failed["machine_ns"], &failed["machine_id"]), (&NAMESPACE.into(), &"m".into()));
+    assert_eq!(failed["processor_impact"], "call");
+    assert!(failed["error"]["reason"].as_str().is_some_and(|it| it.contains("processor")), "{failed}");
+    assert!(failed["trace_id"].is_string(), "{failed}");
+    let answered = rpc(&service, "client", "ProcessCall", "service result").await;
+    assert_eq!(answered["@severity"], "30");
+    assert_eq!(answered["error"]["class"], "Result Unexpected");
+    service.terminate();
+    for line in service.log() {
+        let severity = parsed(&line)["@severity"].clone();
+        assert!(["ERROR", "30", "info"].map(Value::from).contains(&severity), "below the level: {line}");
+    }
+}
+
+#[tokio::test]
+async fn messages_and_texts_are_cut_and_ids_are_not() {
+    let (folder, processor) = (Folder::new(), Processor::start());
+    let logging = "{out_type: stdout, level: info, formatter: {max_length: 20, max_printable_string_length: 16}}";
+    let service = Machinegun::start(&configured(&folder, &processor, logging)).await;
+    let id = "a-machine-with-a-name-that-is-longer-than-texts-may-be";
+    Peer::of(service.address).start(id, &Order::plain(SECRET)).await.expect("started");
+    let asked = rpc(&service, "client", "ProcessSignal", "call service").await;
+    assert_eq!(asked["message"], "[client] calling ...");
+    assert_eq!(asked["rpc.client"]["url"], "http://127.0....");
+    assert_eq!(asked["machine_id"], id);
+}
+
+async fn text_of(path: &Path, wanted: &str) -> String {
+    soon(wanted, async {
+        loop {
+            let text = tokio::fs::read_to_string(path).await.unwrap_or_default();
+            if text.contains(wanted) {
+                return text;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_log_that_was_moved_away_is_made_anew_at_the_hangup() {
+    let (folder, processor) = (Folder::new(), Processor::start());
+    let root = folder.path().join("log");
+    let (path, moved) = (root.join("mg.json"), root.join("mg.json.1"));
+    let config = configured(&folder, &processor, &format!("{{root: {root:?}, json_log: mg.json}}"));
+    let service = Machinegun::start_logging_to(&path, &config).await;
+    let peer = Peer::of(service.address);
+    peer.start("before", &Order::plain(SECRET)).await.expect("started");
+    text_of(&path, "before").await;
+    std::fs::rename(&path, &moved).expect("the log is moved");
+    service.hang_up();
+    // It is there before anything is in it.
+    text_of(&path, "").await;
+    soon("the new log", async {
+        while !path.exists() {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    peer.start("behind", &Order::plain(SECRET)).await.expect("started");
+    let new = text_of(&path, "behind").await;
+    assert!(new.lines().all(|line| parsed(line).is_object()));
+    let old = std::fs::read_to_string(&moved).expect("the old log");
+    assert!(old.contains("before") && !old.contains("behind"), "{old}");
+    service.terminate();
+    text_of(&path, "machinegun has stopped").await;
+    assert_eq!(service.ended().await.status.code(), Some(0));
+}
