@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use machinegun::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Shard};
 use machinegun::storage::memory::Memory;
-use machinegun::storage::{Append, Commit, Due, Leases, Ledger, Loaded, Outcome, Storage, StorageError};
+use machinegun::storage::{
+    Append, Commit, Due, Leases, Ledger, Listing, Loaded, MachinePage, Outcome, Storage, StorageError,
+};
 use machinegun::wire::HistoryRange;
 use machinegun::{config, service};
 
@@ -99,6 +101,14 @@ impl Storage for Counted {
         limit: usize,
     ) -> Result<Vec<Due>, StorageError> {
         self.inner.dues(shards, until, after, limit).await
+    }
+
+    async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
+        self.inner.machines(of, after, limit).await
+    }
+
+    fn has_tags(&self) -> bool {
+        self.inner.has_tags()
     }
 
     async fn failure(&self) -> StorageError {

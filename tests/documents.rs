@@ -74,6 +74,67 @@ fn every_test_that_the_differences_name_is_there() {
     assert!(rows > 40, "{rows} rows: is the table still a table?");
 }
 
+/// What the source asks of DynamoDB, by the SDK's names.
+const OPERATIONS: [(&str, &[&str]); 10] = [
+    ("get_item", &["GetItem"]),
+    ("put_item", &["PutItem"]),
+    ("update_item", &["UpdateItem"]),
+    ("delete_item", &["DeleteItem"]),
+    ("batch_write_item", &["BatchWriteItem"]),
+    // A transaction takes the rights of its parts.
+    ("transact_write_items", &["ConditionCheckItem", "PutItem"]),
+    ("query", &["Query"]),
+    ("describe_table", &["DescribeTable"]),
+    ("create_table", &["CreateTable"]),
+    // Of Alternator's tables alone, which know no such rights.
+    ("list_tags_of_resource", &[]),
+];
+
+/// The actions that a policy allows.
+fn allowed(path: &str) -> Vec<String> {
+    let policy: serde_json::Value = serde_json::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let statements = policy["Statement"].as_array().expect("statements");
+    assert!(statements.iter().all(|it| it["Effect"] == "Allow"), "{path}");
+    let actions = statements.iter().flat_map(|it| it["Action"].as_array().expect("actions"));
+    let mut actions: Vec<_> = actions.map(|it| it.as_str().expect("an action").to_owned()).collect();
+    actions.sort();
+    actions
+}
+
+#[test]
+fn the_policies_allow_what_the_source_asks_of_dynamodb_and_nothing_else() {
+    let mut files = Vec::new();
+    sources(&root().join("src/storage/dynamodb"), &mut files);
+    let text: String = files.iter().map(|file| std::fs::read_to_string(file).expect("a source")).collect();
+    // Whatever else is called on a client is an operation that the policies don't know of.
+    for client in ["calls", "commits"] {
+        for call in text.split(&format!("{client}\n")).skip(1).map(str::trim_start).chain(text.split(client).skip(1)) {
+            let Some(call) = call.strip_prefix('.') else { continue };
+            let name = call.split('(').next().unwrap_or_default();
+            // The end of a sentence.
+            if !name.chars().all(|it| it.is_ascii_lowercase() || it == '_') {
+                continue;
+            }
+            assert!(OPERATIONS.iter().any(|(operation, _)| *operation == name), "{name} is in no policy");
+        }
+    }
+    let needs = |unless: &str| {
+        let used = OPERATIONS.iter().filter(|(name, _)| *name != unless);
+        for (name, _) in used.clone() {
+            assert!(text.contains(&format!(".{name}()")), "{name} is not called any more");
+        }
+        let mut actions: Vec<_> =
+            used.flat_map(|(_, actions)| actions.iter().map(|action| format!("dynamodb:{action}"))).collect();
+        actions.sort();
+        actions.dedup();
+        actions
+    };
+    assert_eq!(allowed("deploy/iam-policy.json"), needs("create_table"));
+    let mut both = [needs("create_table"), vec!["dynamodb:CreateTable".to_owned()]].concat();
+    both.sort();
+    assert_eq!(allowed("deploy/iam-policy-create.json"), both);
+}
+
 #[test]
 fn every_test_that_the_scenarios_name_is_there() {
     let rows = rows_with_tests("docs/scenarios.md", 2..=3);

@@ -1,21 +1,9 @@
-//! Measurements of the service. Results are printed, and saved as JSON under `benches/results/`.
-//!
-//! `cargo run --release -p benches -- call` drives the real binary, a process of its own, so that its CPU time is counted
-//! alone; the clients and the processor live here. `-- fsync` prints what the disk under a folder costs.
-
-mod broker;
-mod call;
-mod caller;
-mod disk;
-mod host;
-mod loopback;
-mod processor;
-mod report;
-mod service;
+//! The measurements by command; the library says what they are.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use benches::{Failure, call, cost, disk, host, report};
 use clap::{Parser, Subcommand};
 
 /// Measurements of the machinegun service.
@@ -29,6 +17,8 @@ struct Arguments {
 enum Command {
     /// Calls in a closed loop: throughput, latency, and the service's CPU time per Call.
     Call(call::Options),
+    /// Requests and units that the same work costs on DynamoDB.
+    Cost(cost::Options),
     /// What writing 4 KiB and syncing it costs in a folder.
     Fsync {
         /// The folder; made if it is not there. Below `target/` by default.
@@ -39,12 +29,10 @@ enum Command {
     },
 }
 
-/// Whatever keeps a measurement from being made, as one line.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Call(options) => call::run(&options),
+        Command::Cost(options) => cost::run(&options),
         Command::Fsync { dir, seconds } => fsync(dir, seconds),
     };
     match done {

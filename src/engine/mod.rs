@@ -9,10 +9,12 @@
 
 mod backlog;
 mod cache;
+mod census;
 mod delivery;
 mod error;
 mod modernize;
 mod namespace;
+mod outage;
 mod outbox;
 mod owner;
 mod registry;
@@ -37,6 +39,7 @@ use crate::sink::Sink;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::Metrics;
 
+pub use census::Numbers;
 pub use error::{Bound, EngineError};
 pub use modernize::ModernizerOptions;
 pub use namespace::{NamespaceEngine, View};
@@ -131,6 +134,7 @@ pub(crate) struct Shared {
     budget: cache::Budget,
     options: EngineOptions,
     in_flight: Arc<Semaphore>,
+    outage: outage::Outage,
     stopping: CancellationToken,
     /// Workers, schedulers and the scanner.
     tasks: TaskTracker,
@@ -164,6 +168,7 @@ impl Engine {
     ) -> Arc<Self> {
         let shared = Arc::new(Shared {
             storage,
+            outage: outage::Outage::new(clock.clone()),
             clock,
             snowflakes,
             budget: cache::Budget::new(options.cache),
@@ -184,6 +189,8 @@ impl Engine {
         let engine = Arc::new(Self { shared, namespaces });
         let scanner = engine.clone();
         engine.shared.tasks.spawn(async move { scanner.scan().await });
+        let counter = engine.clone();
+        engine.shared.tasks.spawn(async move { counter.count().await });
         engine
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{Instrument, Span};
 
 use super::backlog::Backlog;
+use super::census::{Census, Numbers};
 use super::error::{Bound, EngineError};
 use super::registry::{Registry, Rejected};
 use super::schedule::{Next, Schedule};
@@ -36,6 +37,7 @@ pub struct NamespaceEngine {
     pub(super) metrics: NamespaceMetrics,
     pub(super) shared: Arc<Shared>,
     pub(super) schedule: Arc<Schedule>,
+    pub(super) census: Census,
     registry: Registry,
     loading: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
@@ -97,6 +99,7 @@ impl NamespaceEngine {
             wire_name: Bytes::copy_from_slice(options.name.as_bytes()),
             metrics,
             schedule,
+            census: Census::default(),
             registry: Registry::new(shared.options.machine_queue_limit),
             loading: Arc::new(Semaphore::new(shared.options.loading_limit)),
             in_flight: Arc::new(Semaphore::new(shared.options.steps_in_flight_per_namespace)),
@@ -179,6 +182,12 @@ impl NamespaceEngine {
             Ok(Err(_)) => Err(EngineError::Killed),
             Err(_) => Err(EngineError::TimedOut),
         }
+    }
+
+    /// How many machines there are, by status, as far as this instance knows: see [`super::census`]. None before the first
+    /// count is done.
+    pub fn numbers(&self) -> Option<Numbers> {
+        self.census.numbers()
     }
 
     /// The machine that has the tag.

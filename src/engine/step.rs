@@ -315,18 +315,22 @@ impl Worker {
     /// INVARIANT: while the answer is unknown, no other step of this machine begins here: only the same bytes under the
     /// same commit id are put again, however long it takes.
     async fn commit(&self, commit: Commit, deadline: i64) -> Result<Put, EngineError> {
-        let Shared { storage, clock, stopping, .. } = self.shared();
+        let Shared { storage, clock, stopping, outage, .. } = self.shared();
         let mut attempt = 0;
         let mut last = false;
         loop {
-            let (error, unknown) = match self.namespace.stored(Stored::PutMachine, storage.commit(commit.clone())).await
-            {
+            let outcome = self.namespace.stored(Stored::PutMachine, storage.commit(commit.clone())).await;
+            if !matches!(outcome, Committed::Refused(_) | Committed::Unknown(_)) {
+                outage.over();
+            }
+            let (error, unknown) = match outcome {
                 Committed::Committed => return Ok(Put::Committed),
                 Committed::Conflict => return Ok(Put::Conflict),
                 Committed::TagTaken => return Ok(Put::TagTaken),
                 Committed::Refused(error) => (error, false),
                 Committed::Unknown(error) => (error, true),
             };
+            let out_of_reach = matches!(error, StorageError::Unavailable(_)) && outage.goes_on();
             let delay = self.namespace.options.storage_retries.delay(attempt, random_unit());
             let wait = delay.and_then(|delay| i64::try_from(delay.as_millis()).ok()).unwrap_or(LONGEST_WAIT_MS);
             let until = clock.now().saturating_add(wait);
@@ -338,7 +342,8 @@ impl Worker {
                     return Err(EngineError::Killed);
                 }
             }
-            let hopeless = delay.is_none() || until >= deadline || matches!(error, StorageError::Corrupt(_));
+            let hopeless =
+                delay.is_none() || until >= deadline || out_of_reach || matches!(error, StorageError::Corrupt(_));
             if !unknown && (last || hopeless) {
                 return Err(error.into());
             }
@@ -374,6 +379,7 @@ impl Worker {
 
     fn count(&self, before: Option<&Record>, after: Option<&Record>, impact: &Impact) {
         let metrics = &self.namespace.metrics;
+        self.namespace.census.moved(before.map(Record::kind), after.map(Record::kind), metrics);
         let existed = before.is_some_and(Record::exists);
         let exists = after.is_some_and(Record::exists);
         let failed = |record: Option<&Record>| record.is_some_and(|it| matches!(it.status, Status::Failed { .. }));

@@ -342,7 +342,18 @@ impl<'a> Head<'a> {
 impl StatusKind {
     pub const ALL: [Self; 5] = [Self::Sleeping, Self::Waiting, Self::Retrying, Self::Failed, Self::Removed];
 
-    fn from_byte(byte: u8) -> Result<Self, RecordError> {
+    /// Its name in metrics and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sleeping => "sleeping",
+            Self::Waiting => "waiting",
+            Self::Retrying => "retrying",
+            Self::Failed => "failed",
+            Self::Removed => "removed",
+        }
+    }
+
+    pub fn from_byte(byte: u8) -> Result<Self, RecordError> {
         Self::ALL
             .into_iter()
             .find(|kind| *kind as u8 == byte)

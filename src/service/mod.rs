@@ -26,7 +26,7 @@ use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError, WriterStats
 use crate::storage::memory::Memory;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::{self, Metrics, metrics as names};
-use crate::wire;
+use crate::wire::{self, Protocol};
 use crate::woody::{Server, ServerSettings};
 
 /// How long a stop waits where a timeout is set to infinity: longer than any deadline that makes sense.
@@ -47,6 +47,11 @@ pub enum StartError {
     Ledger { sink: String, error: StorageError },
     #[error("namespaces.{namespace}.{key}: {reason}")]
     ProcessorUrl { namespace: String, key: String, reason: String },
+    #[error(
+        "namespaces.{namespace}.protocol: its machines set tags, which takes transactions, and the table has none (ScyllaDB's \
+         Alternator never has): serve this namespace from DynamoDB or `storage.type: embedded`"
+    )]
+    NoTags { namespace: String },
     #[error("{0}")]
     Sink(String),
     #[error("{0}")]
@@ -139,6 +144,10 @@ async fn run(
     metrics: Arc<Metrics>,
     storage: Arc<dyn Storage>,
 ) -> Result<Running, StartError> {
+    let tagging = settings.namespaces.iter().find(|it| it.protocol != Protocol::Current);
+    if let Some(namespace) = tagging.filter(|_| !storage.has_tags()) {
+        return Err(StartError::NoTags { namespace: namespace.name.clone() });
+    }
     let address = server.local_addr();
     let snowflakes = Snowflakes::new(settings.snowflake_machine_id.unwrap_or_else(machine_id_of_host), clock.clone());
     let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! machinegun::storage_contract!(my_store, || MySubject::new());
+//! machinegun::tag_contract!(my_store_tags, || MySubject::new());
 //! machinegun::durable_storage_contract!(my_store_reopened, || MySubject::new());
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod durable;
 pub mod events;
 pub mod leases;
 pub mod ledgers;
+pub mod listings;
 pub mod names;
 pub mod notifications;
 pub mod sample;
@@ -107,6 +109,15 @@ macro_rules! storage_contract {
                 dues_at_one_time_are_all_found,
                 dues_are_those_of_the_shards_asked_for,
             }
+            listings::{
+                every_machine_is_listed_once_in_one_order,
+                machines_are_listed_by_status,
+                namespaces_are_listed_apart_and_together,
+                a_cursor_stays_good_when_machines_come_and_go,
+                the_longest_ids_are_listed,
+                shards_are_listed_apart,
+                hundreds_of_machines_are_paged,
+            }
             names::{
                 ids_may_be_any_bytes,
                 the_longest_id_is_kept,
@@ -114,6 +125,21 @@ macro_rules! storage_contract {
                 names_that_run_together_do_not_mix,
                 an_id_that_begins_like_another_does_not_mix,
             }
+            concurrency::{
+                of_many_commits_over_one_record_one_wins,
+                commits_of_many_machines_all_succeed,
+                a_reader_never_sees_a_record_without_its_events,
+                one_commit_put_many_times_at_once_is_committed_once,
+            }
+        }
+    };
+}
+
+/// A module of tests: the promises of a storage where commits may claim tags ([`Storage::has_tags`]).
+#[macro_export]
+macro_rules! tag_contract {
+    ($name:ident, $make:expr) => {
+        $crate::contract_tests! { $name, $make;
             tags::{
                 a_tag_finds_the_machine_that_claimed_it,
                 a_tag_of_another_machine_is_taken_and_nothing_is_written,
@@ -125,12 +151,6 @@ macro_rules! storage_contract {
                 a_tag_may_be_any_bytes_up_to_the_longest,
                 of_two_machines_that_race_for_a_tag_one_wins,
                 a_reader_never_finds_a_tag_without_its_machine,
-            }
-            concurrency::{
-                of_many_commits_over_one_record_one_wins,
-                commits_of_many_machines_all_succeed,
-                a_reader_never_sees_a_record_without_its_events,
-                one_commit_put_many_times_at_once_is_committed_once,
             }
         }
     };

@@ -10,7 +10,9 @@ use bytes::Bytes;
 
 use super::leases::{Heartbeat, InstanceId, Owner};
 use super::ledger::{Block, Head, Unnumbered};
-use super::{Commit, Due, LONGEST_TAG, Leases, Ledger, Loaded, Outcome, Storage, StorageError};
+use super::{
+    Commit, Due, LONGEST_TAG, Leases, Ledger, Listed, Listing, Loaded, MachinePage, Outcome, Storage, StorageError,
+};
 use crate::machine::{
     CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Shard, slice,
 };
@@ -25,7 +27,7 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct State {
-    records: HashMap<MachineKey, Record>,
+    records: BTreeMap<MachineKey, Record>,
     events: HashMap<(MachineKey, Epoch), BTreeMap<i64, Bytes>>,
     notifications: BTreeMap<(MachineKey, NotificationId), Notification>,
     tags: HashMap<(Namespace, Bytes), MachineId>,
@@ -169,6 +171,22 @@ fn cursor((at, number): Place) -> Bytes {
     [at.to_be_bytes(), number.to_be_bytes()].concat().into()
 }
 
+/// `len(ns) ns id`
+fn place_of(key: &MachineKey) -> Bytes {
+    let ns = key.ns.as_str().as_bytes();
+    [&(ns.len() as u64).to_be_bytes(), ns, key.id.as_bytes()].concat().into()
+}
+
+fn listed(cursor: &[u8]) -> Result<MachineKey, StorageError> {
+    let foreign = || StorageError::Corrupt("a cursor of machines is not one of this store's".to_owned());
+    let (length, rest) = cursor.split_first_chunk::<8>().ok_or_else(foreign)?;
+    let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| foreign())?;
+    let (ns, id) = rest.split_at_checked(length).ok_or_else(foreign)?;
+    let ns = std::str::from_utf8(ns).map_err(|_| foreign())?;
+    let id = MachineId::new(Bytes::copy_from_slice(id)).map_err(|_| foreign())?;
+    Ok(MachineKey { ns: Namespace::new(ns), id })
+}
+
 fn place(cursor: &[u8]) -> Result<Place, StorageError> {
     match cursor.as_chunks::<8>() {
         ([at, number], []) => Ok((i64::from_be_bytes(*at), u64::from_be_bytes(*number))),
@@ -260,6 +278,21 @@ impl Storage for Memory {
         let due = state.dues.range((from, Bound::Unbounded)).take_while(|((at, _), _)| *at <= until);
         let due = due.filter(|(_, key)| shards.is_none_or(|shards| shards.contains(&key.shard(self.shards()))));
         Ok(due.take(limit).map(|(place, key)| Due { at: place.0, key: key.clone(), cursor: cursor(*place) }).collect())
+    }
+
+    async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
+        let state = self.lock();
+        let after = after.map(|cursor| listed(cursor)).transpose()?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = state.records.range((from, Bound::Unbounded)).filter(|(key, record)| {
+            of.ns.as_ref().is_none_or(|ns| *ns == key.ns)
+                && of.status.is_none_or(|status| status == record.kind())
+                && of.shards.as_ref().is_none_or(|shards| shards.contains(&key.shard(self.shards())))
+        });
+        let machines: Vec<_> =
+            found.take(limit.max(1)).map(|(key, it)| Listed { key: key.clone(), status: it.kind() }).collect();
+        let next = machines.last().filter(|_| machines.len() >= limit.max(1)).map(|last| place_of(&last.key));
+        Ok(MachinePage { machines, next })
     }
 }
 
@@ -376,6 +409,7 @@ mod tests {
     }
 
     crate::storage_contract!(memory, || Fresh);
+    crate::tag_contract!(memory_tags, || Fresh);
     crate::storage_contract!(memory_shared, || Shared);
     crate::leases_contract!(memory_leases, || Shared);
     crate::ledger_contract!(memory_ledger, || Fresh);

@@ -16,10 +16,12 @@ pub mod dynamodb;
 pub mod embedded;
 pub mod leases;
 pub mod ledger;
+mod listing;
 pub mod memory;
 
 pub use leases::Leases;
 pub use ledger::{Append, Ledger};
+pub use listing::{Listed, Listing, MachinePage};
 
 /// The longest tag that every store keeps, in bytes: as long as an id. A commit with a longer one is refused.
 pub const LONGEST_TAG: usize = MachineId::LONGEST;
@@ -128,6 +130,11 @@ pub trait Storage: Send + Sync + 'static {
     /// The machine that claimed a tag last, whether it still exists or not. A tag outlives its machine.
     async fn tagged(&self, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError>;
 
+    /// Whether commits may claim tags here. Generations whose processors set them are not served without.
+    fn has_tags(&self) -> bool {
+        true
+    }
+
     /// The ledgers, for readers. If they are not [`Storage::appended_ledger`] too, a commit's entries in them are part of its
     /// one write.
     fn ledger(&self) -> Option<&dyn Ledger> {
@@ -156,6 +163,11 @@ pub trait Storage: Send + Sync + 'static {
         after: Option<&Bytes>,
         limit: usize,
     ) -> Result<Vec<Due>, StorageError>;
+
+    /// Pages through machines, about `limit` at once, behind `after` if it is given: a page's `next`, which stays good
+    /// whatever comes and goes. The order is the store's own, and always the same. A machine that stays as it is occurs
+    /// once; one that is started, or changes its status, between two pages may occur in both or in none.
+    async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError>;
 
     /// Returns once the store has met an error that it can't go on from: the service must stop and be restarted.
     async fn failure(&self) -> StorageError {

@@ -32,6 +32,7 @@ pub struct Metrics {
     notifications: IntCounterVec,
     processing: IntCounterVec,
     processing_duration: HistogramVec,
+    machines: IntGaugeVec,
     delivery_failures: IntCounterVec,
     worker_actions: IntCounterVec,
     loading_length: HistogramVec,
@@ -216,6 +217,7 @@ pub struct NamespaceMetrics {
     pub workers: IntGauge,
     pub in_flight: IntGauge,
     pub conflicts: IntCounter,
+    machines: IntGaugeVec,
     refusals: IntCounterVec,
     namespace: String,
     impacts: Vec<(&'static str, ImpactMetrics)>,
@@ -336,6 +338,11 @@ impl Metrics {
                 "machinegun_wakes_total",
                 "Wake-ups of machines, whatever their reason turned out to be: taken out of the schedule (`created`), and ended (`finished`).",
                 &["namespace", "change"],
+            ),
+            machines: gauge(
+                "machinegun_machines",
+                "Machines stored in the shards of this instance, by status, as of the last count and the commits since; absent until the first count is done.",
+                &["namespace", "status"],
             ),
             schedule: ScheduleFamilies::new(&register),
             stored: StoredFamilies::new(&register),
@@ -532,6 +539,7 @@ impl Metrics {
             workers: self.workers.with_label_values(&[name]),
             in_flight: self.in_flight.with_label_values(&[name]),
             conflicts: self.conflicts.with_label_values(&[name]),
+            machines: self.machines.clone(),
             refusals: self.refusals.clone(),
             namespace: name.to_owned(),
             impacts: IMPACTS.iter().map(|impact| (*impact, self.impact(name, impact))).collect(),
@@ -604,6 +612,10 @@ impl NamespaceMetrics {
         let found = self.impacts.iter().find(|(impact, _)| *impact == name);
         // Every name that an impact has is listed above, and a test walks through them.
         &found.unwrap_or(&self.impacts[0]).1
+    }
+
+    pub fn machines(&self, status: &str, number: i64) {
+        self.machines.with_label_values(&[&self.namespace, status]).set(number);
     }
 
     pub fn scheduler(&self, scheduler: Scheduler) -> &SchedulerMetrics {

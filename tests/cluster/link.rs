@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use machinegun::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Shard};
 use machinegun::storage::leases::{Heartbeat, InstanceId, Owner};
-use machinegun::storage::{Commit, Due, Leases, Loaded, Outcome, Storage, StorageError};
+use machinegun::storage::{Commit, Due, Leases, Listing, Loaded, MachinePage, Outcome, Storage, StorageError};
 use machinegun::wire::HistoryRange;
 use tokio::sync::watch;
 
@@ -139,5 +139,13 @@ impl Storage for Link {
         limit: usize,
     ) -> Result<Vec<Due>, StorageError> {
         self.over(self.inner.dues(shards, until, after, limit)).await
+    }
+
+    async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
+        self.over(self.inner.machines(of, after, limit)).await
+    }
+
+    fn has_tags(&self) -> bool {
+        self.inner.has_tags()
     }
 }

@@ -2,6 +2,7 @@
 #![cfg(feature = "dynamodb")]
 
 mod faults;
+mod lacking;
 mod layout;
 mod ledger;
 mod proxy;
@@ -9,6 +10,7 @@ mod schema;
 mod service;
 #[path = "../services/mod.rs"]
 mod services;
+mod shim;
 
 use std::sync::Arc;
 
@@ -38,6 +40,7 @@ impl Subject for Table {
 }
 
 machinegun::storage_contract!(dynamodb, Table::new);
+machinegun::tag_contract!(dynamodb_tags, Table::new);
 machinegun::leases_contract!(dynamodb_leases, Table::new);
 machinegun::ledger_contract!(dynamodb_ledgers, Table::new);
 machinegun::durable_storage_contract!(dynamodb_reopened, Table::new);

@@ -13,7 +13,9 @@ use machinegun::clock::random_bytes;
 use machinegun::machine::{
     CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Shard,
 };
-use machinegun::storage::{Append, Commit, Due, Leases, Ledger, Loaded, Outcome, Storage, StorageError};
+use machinegun::storage::{
+    Append, Commit, Due, Leases, Ledger, Listing, Loaded, MachinePage, Outcome, Storage, StorageError,
+};
 use machinegun::wire::HistoryRange;
 
 use crate::dice::Dice;
@@ -414,6 +416,10 @@ impl Storage for Faulty {
         self.inner.tagged(ns, tag).await
     }
 
+    fn has_tags(&self) -> bool {
+        self.inner.has_tags()
+    }
+
     fn ledger(&self) -> Option<&dyn Ledger> {
         self.inner.ledger()
     }
@@ -441,5 +447,10 @@ impl Storage for Faulty {
         self.scans.fetch_add(1, Ordering::SeqCst);
         *self.scanned.lock().unwrap() = shards.map(<[Shard]>::to_vec);
         answer
+    }
+
+    async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
+        self.up()?;
+        self.inner.machines(of, after, limit).await
     }
 }

@@ -83,7 +83,7 @@ async fn no_acknowledged_event_is_lost_changed_or_doubled_on_shared_storage() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_event_is_lost_changed_or_doubled_on_dynamodb() {
     guarded(async {
-        let operations = OPERATIONS / 3;
+        let operations = OPERATIONS / 10;
         hammer(world::dynamodb().await, operations, &mut Dice::thrown(), &mut Accidents::default()).await;
     })
     .await;

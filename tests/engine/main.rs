@@ -3,6 +3,7 @@
 
 mod backlog;
 mod bounds;
+mod census;
 mod conflicts;
 mod deadlines;
 #[path = "../crash/dice.rs"]
@@ -14,6 +15,7 @@ mod hammer;
 mod ledgers;
 mod modernizing;
 mod notifications;
+mod outage;
 mod ownership;
 mod recorder;
 mod removal;

@@ -312,6 +312,11 @@ impl Mg {
     }
 
     pub async fn start(self) -> World {
+        self.start_on(false).await
+    }
+
+    /// With a store that is out of reach at first, if it is `down`.
+    async fn start_on(self, down: bool) -> World {
         let (clock, hand) = Clock::manual(self.begin);
         let shards = (self.instances != Instances::Alone).then(|| {
             let leases = self.storage.leases().expect("the storage can be shared");
@@ -333,6 +338,7 @@ impl Mg {
                 namespace.sinks.push(SinkOptions { name: name.into(), sink, before_reply: true });
             }
         }
+        storage.down.store(down, std::sync::atomic::Ordering::SeqCst);
         let engine = Engine::start(
             storage.clone(),
             shards.clone(),
@@ -375,6 +381,13 @@ impl World {
         self.engine.stop().await;
         let begin = self.clock.now() + later_ms;
         change(Mg { begin, seed: self.mg.seed.wrapping_add(1), ..self.mg }).start().await
+    }
+
+    /// As `restart`, and the store is out of reach until the test says otherwise.
+    pub async fn restart_down(self) -> World {
+        self.engine.stop().await;
+        let begin = self.clock.now() + 1;
+        Mg { begin, ..self.mg }.start_on(true).await
     }
 
     /// As `restart`, but this run is cut off in the middle of what it does.

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use crate::clock::Clock;
 use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Shard};
 use crate::storage::ledger::{Append, Ledger, LedgerWriter};
-use crate::storage::{Commit, Due, Loaded, Outcome, Storage, StorageError};
+use crate::storage::{Commit, Due, Listing, Loaded, MachinePage, Outcome, Storage, StorageError};
 use crate::telemetry::Metrics;
 use crate::wire::HistoryRange;
 
@@ -129,6 +129,10 @@ impl Storage for Books {
         limit: usize,
     ) -> Result<Vec<Due>, StorageError> {
         self.store.dues(shards, until, after, limit).await
+    }
+
+    async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
+        self.store.machines(of, after, limit).await
     }
 
     async fn close(&self) {

@@ -50,6 +50,8 @@ pub struct Table {
     /// IMPORTANT: never tries again by itself: what became of a commit is decided by the store.
     pub commits: Client,
     pub name: String,
+    /// As it is configured, for messages.
+    pub region: String,
 }
 
 /// A call that failed: what is known of it.
@@ -112,6 +114,7 @@ impl Table {
             calls: client(RetryConfig::standard()),
             commits: client(RetryConfig::disabled()),
             name: options.table.clone(),
+            region: options.region.clone(),
         }
     }
 

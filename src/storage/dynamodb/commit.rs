@@ -196,7 +196,7 @@ impl Dynamodb {
         item.insert("t".to_owned(), binary(layout.encode()));
         let shard = commit.key.shard(self.shards);
         item.insert("ls".to_owned(), number(shard));
-        item.insert("l".to_owned(), binary(keys::listing(&commit.key, record.kind() as u8)));
+        item.insert("l".to_owned(), binary(keys::listing(&commit.key, record.kind())));
         if let Some(due) = record.due().filter(|due| *due != i64::MAX) {
             item.insert("ds".to_owned(), number(shard));
             item.insert("d".to_owned(), binary(keys::due(due, partition, None)));

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, NotificationId, Shard};
+use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, NotificationId, Shard, StatusKind};
 use crate::storage::StorageError;
 
 /// The longest namespace that is stored, in bytes: with the longest id, a key stays within DynamoDB's 2048 bytes.
@@ -186,12 +186,25 @@ pub fn due_time(due: &[u8]) -> Result<i64, StorageError> {
 }
 
 /// `len(ns) ns status id`, as much of it as fits.
-pub fn listing(key: &MachineKey, status: u8) -> Vec<u8> {
-    let ns = key.ns.as_str().as_bytes();
-    let length = u16::try_from(ns.len()).unwrap_or(u16::MAX);
-    let mut sort = [&length.to_be_bytes()[..], ns, &[status], key.id.as_bytes()].concat();
+pub fn listing(key: &MachineKey, status: StatusKind) -> Vec<u8> {
+    let mut sort = [&listing_prefix(&key.ns, Some(status))[..], key.id.as_bytes()].concat();
     sort.truncate(LONGEST_SORT);
     sort
+}
+
+/// What the machines of a namespace, or those in one status, begin with.
+pub fn listing_prefix(ns: &Namespace, status: Option<StatusKind>) -> Vec<u8> {
+    let ns = ns.as_str().as_bytes();
+    let length = u16::try_from(ns.len()).unwrap_or(u16::MAX);
+    let status = status.map(|status| status as u8);
+    [&length.to_be_bytes()[..], ns, status.as_slice()].concat()
+}
+
+pub fn listed_status(listing: &[u8]) -> Result<StatusKind, StorageError> {
+    let malformed = || StorageError::Corrupt("a stored listing is malformed".to_owned());
+    let (length, rest) = listing.split_first_chunk::<2>().ok_or_else(malformed)?;
+    let status = rest.get(usize::from(u16::from_be_bytes(*length))).ok_or_else(malformed)?;
+    StatusKind::from_byte(*status).map_err(|error| StorageError::Corrupt(error.to_string()))
 }
 
 /// The first half of SHA-256.
@@ -257,7 +270,7 @@ mod tests {
     fn no_key_is_longer_than_dynamodb_takes() {
         let longest = key(&"n".repeat(LONGEST_NAMESPACE), &[b'i'; MachineId::LONGEST]);
         assert!(machine(&longest).len() <= 2048);
-        assert!(listing(&longest, 1).len() <= 1024);
+        assert!(listing(&longest, StatusKind::Sleeping).len() <= 1024);
         assert!(due(1, &machine(&longest), Some(1)).len() <= 1024);
     }
 
@@ -268,6 +281,8 @@ mod tests {
         assert_eq!(tag(&Namespace::new("a/b"), b""), b"\x01t\0\x03a/b");
         assert_eq!(notification(-1), b"n\x7f\xff\xff\xff\xff\xff\xff\xff");
         assert_eq!(&due(2, &partition, None)[..8], b"\x80\0\0\0\0\0\0\x02");
-        assert_eq!(listing(&key("ns", b"id"), 3), b"\0\x02ns\x03id");
+        let listed = listing(&key("ns", b"id"), StatusKind::Retrying);
+        assert_eq!(listed, b"\0\x02ns\x03id");
+        assert_eq!(listed_status(&listed), Ok(StatusKind::Retrying));
     }
 }

@@ -24,7 +24,7 @@ pub const RECORD_HEAD: usize = 256;
 
 /// Bytes of committed events that a put may carry along: past it they are spilled. A put pays for the whole item in KB,
 /// a spill pays for one more request.
-pub const TAIL: usize = 2_500;
+pub const TAIL: usize = 1_600;
 
 /// Consecutive events of one epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]

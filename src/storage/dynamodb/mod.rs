@@ -15,10 +15,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::ledger::Head;
-use super::{Append, Commit, Due, LONGEST_TAG, Leases, Ledger, Loaded, Outcome, Storage, StorageError};
+use super::{
+    Append, Commit, Due, LONGEST_TAG, Leases, Ledger, Listing, Loaded, MachinePage, Outcome, Storage, StorageError,
+};
 use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Shard};
 use crate::wire::HistoryRange;
 
+mod abilities;
 mod client;
 mod commit;
 mod dues;
@@ -27,12 +30,14 @@ mod keys;
 mod layout;
 mod leases;
 mod ledger;
+mod listing;
 mod notifications;
 mod read;
 pub mod schema;
 mod standings;
 mod tags;
 
+use abilities::Abilities;
 pub use client::DynamodbOptions;
 use client::Table;
 pub use keys::LONGEST_NAMESPACE;
@@ -42,6 +47,7 @@ use standings::Standings;
 pub struct Dynamodb {
     table: Table,
     shards: u16,
+    abilities: Abilities,
     closed: AtomicBool,
     /// What the next commits of the machines seen last are made over, so that a hot one reads nothing.
     standings: Mutex<Standings>,
@@ -60,10 +66,11 @@ impl Dynamodb {
     /// Opens a table that `schema` finds to be as it should be.
     pub async fn open(options: &DynamodbOptions) -> Result<Arc<Self>, SchemaError> {
         let table = Table::new(options).await;
-        schema::check_table(&table, options).await?;
+        let abilities = schema::check_table(&table, options).await?;
         Ok(Arc::new(Self {
             table,
             shards: options.shards,
+            abilities,
             closed: AtomicBool::new(false),
             standings: Mutex::default(),
             pending: Mutex::default(),
@@ -101,6 +108,10 @@ impl Dynamodb {
         if let Some(length) = commit.tag.as_ref().map(Bytes::len).filter(|length| *length > LONGEST_TAG) {
             let error = format!("a tag of {length} bytes can't be stored, {LONGEST_TAG} are the most");
             return Err(StorageError::Unavailable(error));
+        }
+        if commit.tag.is_some() && !self.has_tags() {
+            let error = "this table has no transactions, so no tag can be claimed on it";
+            return Err(StorageError::Unavailable(error.to_owned()));
         }
         match commit.ledgers.is_empty() {
             true => Ok(()),
@@ -175,6 +186,10 @@ impl Storage for Dynamodb {
         }
     }
 
+    fn has_tags(&self) -> bool {
+        self.abilities.transactions
+    }
+
     fn leases(&self) -> Option<&dyn Leases> {
         Some(self)
     }
@@ -199,6 +214,11 @@ impl Storage for Dynamodb {
             Some(shards) => self.dues_of_shards(shards.iter().copied(), until, after, limit).await,
             None => self.dues_of_shards(0..self.shards, until, after, limit).await,
         }
+    }
+
+    async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
+        of.ns.as_ref().map_or_else(|| self.check_open(), |ns| self.check(ns))?;
+        self.list(of, after, limit).await
     }
 
     /// What was answered is safe already.

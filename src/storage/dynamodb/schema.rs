@@ -1,17 +1,16 @@
 //! The table: what it must look like, and how it is made.
 
-use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, IndexStatus, KeySchemaElement, KeyType,
     Projection, ProjectionType, ScalarAttributeType, TableDescription, TableStatus,
 };
 
+use super::abilities::{self, Abilities};
 use super::client::{DynamodbOptions, Table, describe, key, number};
 use super::commit::NOTHING_THERE;
 use super::keys;
 use crate::clock::Clock;
-use crate::storage::StorageError;
 
 /// The index of what is due: partition `ds` (shard), sort `d`.
 pub const DUES: &str = "dues";
@@ -38,8 +37,26 @@ const LOOKS: usize = 240;
 /// Why a table won't do. One line for the operator: what is wrong, and what mends it.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    #[error("there is no table {0:?} in this region: make it with `machinegun schema create --config FILE`")]
-    Missing(String),
+    #[error(
+        "there is no table {table:?} in region {region:?}: check storage.region, or make the table with `machinegun schema \
+         create --config FILE`"
+    )]
+    Missing { table: String, region: String },
+    #[error(
+        "table {table:?} may not be used for {operation}: {detail}; attach the policy of deploy/iam-policy.json, and look again with \
+         `machinegun schema check --config FILE`"
+    )]
+    NotAllowed { table: String, operation: &'static str, detail: String },
+    #[error(
+        "table {table:?} can't be reached with these credentials: {detail}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a \
+         profile or role, and look again with `machinegun schema check --config FILE`"
+    )]
+    Credentials { table: String, detail: String },
+    #[error(
+        "table {table:?} does not say that it keeps conditions ({found} `system:write_isolation`), so commits could be lost: run \
+         `aws dynamodb tag-resource --resource-arn {arn} --tags Key=system:write_isolation,Value=always_use_lwt`"
+    )]
+    Isolation { table: String, found: String, arn: String },
     #[error(
         "table {table:?} {wrong}: name another one in storage.table, and make it with `machinegun schema create --config FILE`"
     )]
@@ -65,19 +82,25 @@ pub enum SchemaError {
 enum Seen {
     Nothing,
     NotReady,
-    Ready,
+    /// Under this name of its own, if it says one.
+    Ready(Option<String>),
 }
 
 /// Whether the table is as it should be.
 pub async fn check(options: &DynamodbOptions) -> Result<(), SchemaError> {
-    check_table(&Table::new(options).await, options).await
+    check_table(&Table::new(options).await, options).await.map(|_| ())
 }
 
-pub(super) async fn check_table(table: &Table, options: &DynamodbOptions) -> Result<(), SchemaError> {
-    match look(&table.calls, &table.name).await? {
-        Seen::Nothing => Err(SchemaError::Missing(table.name.clone())),
+/// As `check`, and what the table can do.
+pub(super) async fn check_table(table: &Table, options: &DynamodbOptions) -> Result<Abilities, SchemaError> {
+    match look(table).await? {
+        Seen::Nothing => Err(SchemaError::Missing { table: table.name.clone(), region: table.region.clone() }),
         Seen::NotReady => Err(SchemaError::Unfinished(table.name.clone())),
-        Seen::Ready => check_meta(table, options).await,
+        Seen::Ready(arn) => {
+            abilities::check_isolation(table, arn.as_deref()).await?;
+            check_meta(table, options).await?;
+            abilities::probe(table).await
+        }
     }
 }
 
@@ -86,11 +109,11 @@ pub async fn create(options: &DynamodbOptions, clock: &Clock) -> Result<(), Sche
     let table = Table::new(options).await;
     let name = &table.name;
     let not_made = |detail: String| SchemaError::NotMade { table: name.clone(), detail };
-    if matches!(look(&table.calls, name).await?, Seen::Nothing) {
+    if matches!(look(&table).await?, Seen::Nothing) {
         make(&table).await?;
     }
     for _ in 0..LOOKS {
-        if matches!(look(&table.calls, name).await?, Seen::Ready) {
+        if matches!(look(&table).await?, Seen::Ready(_)) {
             let mut meta = key(&keys::meta(), keys::SELF);
             meta.insert("format".to_owned(), AttributeValue::N(FORMAT.to_owned()));
             meta.insert("shards".to_owned(), number(options.shards));
@@ -136,16 +159,18 @@ async fn make(table: &Table) -> Result<(), SchemaError> {
     }
 }
 
-async fn look(client: &Client, name: &str) -> Result<Seen, SchemaError> {
-    let described = match client.describe_table().table_name(name).send().await {
+async fn look(table: &Table) -> Result<Seen, SchemaError> {
+    let name = &table.name;
+    let described = match table.calls.describe_table().table_name(name).send().await {
         Ok(described) => described.table,
         Err(error) if error.code() == Some("ResourceNotFoundException") => return Ok(Seen::Nothing),
-        Err(error) => return Err(SchemaError::Unreachable { table: name.to_owned(), detail: describe(&error) }),
+        Err(error) => return Err(SchemaError::refused(table, "DescribeTable", &error)),
     };
-    let Some(table) = described else { return Ok(Seen::Nothing) };
-    match wrong(&table) {
+    let Some(described) = described else { return Ok(Seen::Nothing) };
+    match wrong(&described) {
         Some(wrong) => Err(SchemaError::Wrong { table: name.to_owned(), wrong }),
-        None => Ok(if is_ready(&table) { Seen::Ready } else { Seen::NotReady }),
+        None if is_ready(&described) => Ok(Seen::Ready(described.table_arn)),
+        None => Ok(Seen::NotReady),
     }
 }
 
@@ -184,8 +209,9 @@ fn is_ready(table: &TableDescription) -> bool {
 
 async fn check_meta(table: &Table, options: &DynamodbOptions) -> Result<(), SchemaError> {
     let name = || table.name.clone();
-    let unreachable = |error: StorageError| SchemaError::Unreachable { table: name(), detail: error.to_string() };
-    let meta = table.get(&keys::meta(), keys::SELF).await.map_err(unreachable)?;
+    let get = table.calls.get_item().table_name(&table.name).set_key(Some(key(&keys::meta(), keys::SELF)));
+    let got = get.consistent_read(true).send().await;
+    let meta = got.map_err(|error| SchemaError::refused(table, "GetItem", &error))?.item;
     let Some(meta) = meta else { return Err(SchemaError::Unfinished(name())) };
     let said = |attribute: &str| match meta.get(attribute) {
         Some(AttributeValue::N(number)) => number.clone(),

@@ -123,6 +123,14 @@ pub fn tag(ns: &Namespace, tag: &[u8]) -> UserKey {
     in_namespace(ns, tag)
 }
 
+/// What the keys in `machines` of a namespace begin with: `len(ns) ns`.
+pub fn namespace(ns: &Namespace) -> Vec<u8> {
+    let ns = ns.as_str().as_bytes();
+    let mut bytes = Vec::with_capacity(2 + ns.len());
+    push_with_length(&mut bytes, ns);
+    bytes
+}
+
 fn in_namespace(ns: &Namespace, id: &[u8]) -> UserKey {
     let ns = ns.as_str().as_bytes();
     let mut bytes = Vec::with_capacity(2 + ns.len() + id.len());

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use fjall::PersistMode;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Commit, Due, LONGEST_TAG, Ledger, Loaded, Outcome, Storage, StorageError};
+use super::{Commit, Due, LONGEST_TAG, Ledger, Listing, Loaded, MachinePage, Outcome, Storage, StorageError};
 use crate::clock::Clock;
 use crate::machine::{CommitId, Epoch, MachineId, MachineKey, Namespace, Notification, NotificationId, Shard};
 use crate::wire::HistoryRange;
@@ -331,6 +331,12 @@ impl Storage for Embedded {
         }
         let after = after.cloned();
         self.look(None, move |engine| read::dues(engine, until, after.as_deref(), limit)).await
+    }
+
+    async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
+        of.ns.as_ref().map_or(Ok(()), check_namespace)?;
+        let (of, after) = (of.clone(), after.cloned());
+        self.look(None, move |engine| read::machines(engine, &of, after.as_deref(), limit)).await
     }
 
     /// The writer's failures are told at once. fjall's own threads only leave a mark that its next write meets, so an

@@ -10,7 +10,7 @@ use super::engine::{Engine, read_error};
 use super::keys::{self, DueKey, MachinePrefix};
 use super::values::{self, Entry};
 use crate::machine::{CommitId, Epoch, Head, MachineId, MachineKey, Namespace, Notification, Record, slice};
-use crate::storage::{Due, Loaded, StorageError};
+use crate::storage::{Due, Listed, Listing, Loaded, MachinePage, StorageError};
 use crate::wire::HistoryRange;
 
 pub fn machine(
@@ -121,6 +121,39 @@ pub fn dues(engine: &Engine, until: i64, after: Option<&[u8]>, limit: usize) -> 
             Ok(Due { at: due.at, key: due.machine, cursor: Bytes::copy_from_slice(&cursor) })
         })
         .collect()
+}
+
+/// Records that one page looks into: there is no index by status, so each is read, as far as its head.
+const MOST_LOOKED_AT: usize = 1_000;
+
+pub fn machines(
+    engine: &Engine,
+    of: &Listing,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<MachinePage, StorageError> {
+    let mut page = MachinePage::default();
+    if of.shards.as_ref().is_some_and(|shards| !shards.contains(&0)) {
+        return Ok(page);
+    }
+    let prefix = of.ns.as_ref().map_or_else(Vec::new, keys::namespace);
+    let from = after.map_or(Bound::Included(UserKey::from(&*prefix)), |after| Bound::Excluded(UserKey::from(after)));
+    let found = engine.db.snapshot().range::<UserKey, _>(&engine.machines, (from, Bound::Unbounded));
+    for (looked_at, found) in (1..).zip(found) {
+        let (key, value) = found.into_inner().map_err(read_error)?;
+        if !key.starts_with(&prefix) {
+            break;
+        }
+        let status = Head::read(&value).map_err(values::corrupt)?.status;
+        if of.status.is_none_or(|asked| asked == status) {
+            page.machines.push(Listed { key: keys::decode_machine(&key).map_err(malformed)?, status });
+        }
+        if page.machines.len() >= limit || looked_at >= MOST_LOOKED_AT {
+            page.next = Some(Bytes::copy_from_slice(&key));
+            break;
+        }
+    }
+    Ok(page)
 }
 
 fn malformed(error: keys::KeyError) -> StorageError {

@@ -40,6 +40,7 @@ impl Subject for Folder {
 }
 
 crate::storage_contract!(promises, Folder::new);
+crate::tag_contract!(promises_of_tags, Folder::new);
 crate::ledger_contract!(ledger_promises, Folder::new);
 crate::durable_storage_contract!(durable_promises, Folder::new);
 
