@@ -124,10 +124,10 @@ async fn a_sink_that_fails_is_tried_again_with_growing_delays_and_nothing_is_los
         add(&mg, "m", attempt + 1).await;
     }
     for (attempt, wait) in waits.iter().enumerate() {
-        // Half of it at least, and with a store that takes its time a little more than one and a half. The clock may
-        // have been turned a few times before the failure was seen.
+        // Half of it at least, and with a store that takes its time, on a busy host, more than one and a half. The clock
+        // may have been turned a few times before the failure was seen.
         let base = 100 << attempt;
-        assert!((base / 2 - 100..base * 2 + 1_000).contains(wait), "{waits:?}");
+        assert!((base / 2 - 100..base * 2 + 4_000).contains(wait), "{waits:?}");
     }
     assert_eq!(mg.metric("machinegun_sink_failures_total", "reason=\"unavailable\""), 9);
     sink.come_up();
