@@ -196,6 +196,7 @@ impl World {
                 machine_queue_limit: 100,
                 loading_limit: 100,
                 steps_in_flight: 100,
+                arguments_per_namespace: u64::MAX,
                 steps_in_flight_per_namespace: 100,
                 cache: 64 << 20,
             },

@@ -83,6 +83,8 @@ mod tests {
             (EngineError::Overload(Bound::MachineQueue), 503),
             (EngineError::Overload(Bound::Loading), 503),
             (EngineError::Overload(Bound::StepsInFlight), 503),
+            (EngineError::Overload(Bound::Memory), 503),
+            (EngineError::Overload(Bound::Bodies), 503),
             (EngineError::DeadlineReached, 503),
             (EngineError::Stopping, 503),
             (EngineError::NotOwner, 503),

@@ -161,7 +161,7 @@ impl Cluster {
         let (outcome, asked) = match self.client.relay(&theirs.address, original, mark, deadline).await {
             Ok(response) if response.headers().contains_key(&NOT_OWNER) => (Forwarded::NotOwner, Asked::Not),
             Ok(response) => (Forwarded::Answered, Asked::Answered(response)),
-            Err(error) if error.is_own_bound() => {
+            Err(error) if error.is_pool_full() => {
                 let details = format!("overload: storage.peer_pool_size is reached: {}", error.details);
                 (Forwarded::Bound, Asked::Bound(Error::unavailable(details)))
             }

@@ -97,6 +97,8 @@ pub(super) const KEYS: &[Key] = &[
     key("limits.steps_in_flight.total|per_namespace", Used),
     key("limits.scheduler_tasks", NotYet(never, QUOTA)),
     key("limits.process_heap", Ignored("requests have no heap of their own; woody_server.max_body_size bounds them")),
+    key("limits.bodies", Used),
+    key("limits.bodies.requests|replies", Used),
     key("limits.disk|memory", Used),
     key("limits.disk.path|value", Used),
     key("limits.memory.type|value", Used),

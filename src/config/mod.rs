@@ -39,8 +39,8 @@ pub use processors::{ModernizerSettings, ProcessorSettings, StepProcessors};
 pub use report::{Became, ConfigErrors, KeyReport, Notice, Problem, Report};
 pub use retries::Retries;
 pub use settings::{
-    DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput, LoggingSettings, MemoryKind, MemoryLimit, Settings,
-    StepsInFlight, WoodyServerSettings, WorkerSettings,
+    BodiesLimit, DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput, LoggingSettings, MemoryKind,
+    MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
 pub use sinks::{Ack, EventSinkKind, EventSinkSettings, LIFECYCLE_SINK, OutboxSettings};
 pub use storage::{DynamodbSettings, EmbeddedSettings, StorageSettings};

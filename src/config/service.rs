@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::reader::Section;
 use super::settings::{
-    DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput, LoggingSettings, MemoryKind, MemoryLimit, Settings,
-    StepsInFlight, WoodyServerSettings, WorkerSettings,
+    BodiesLimit, DiskLimit, LimitsSettings, LogFormatter, LogLevel, LogOutput, LoggingSettings, MemoryKind,
+    MemoryLimit, Settings, StepsInFlight, WoodyServerSettings, WorkerSettings,
 };
 use super::sinks::Outlets;
 use super::{kafka, namespaces, storage};
@@ -24,12 +24,13 @@ pub(super) fn read(root: &Section<'_>) -> Settings {
     let outlets = Outlets { storage: &default.storage, kafka: &kafka, lifecycle: lifecycle_pulse.is_some() };
     let namespaces = namespaces::read(&root.section("namespaces"), &outlets);
     kafka::unused(&root.section("kafka"), lifecycle_pulse.as_ref(), &namespaces);
+    let woody_server = woody_server(&root.section("woody_server"));
     Settings {
         service_name: root.text("service_name").unwrap_or(default.service_name),
         snowflake_machine_id: root.maybe_number("snowflake_machine_id", 0..=1023),
-        woody_server: woody_server(&root.section("woody_server")),
         worker: worker(&root.section("worker")),
-        limits: limits(&root.section("limits")),
+        limits: limits(&root.section("limits"), woody_server.max_body_size),
+        woody_server,
         logging: logging(&root.section("logging")),
         kafka,
         lifecycle_pulse,
@@ -69,10 +70,13 @@ fn worker(section: &Section<'_>) -> WorkerSettings {
     }
 }
 
-fn limits(section: &Section<'_>) -> LimitsSettings {
+fn limits(section: &Section<'_>, max_body_size: u64) -> LimitsSettings {
     let default = LimitsSettings::default();
     let steps = section.section("steps_in_flight");
     let (total, per_namespace) = (default.steps_in_flight.total, default.steps_in_flight.per_namespace);
+    let bodies = section.section("bodies");
+    // What could never come in would be refused for ever.
+    let body_limit = |key, default: u64| bodies.size(key, default.max(max_body_size), max_body_size..=1 << 50);
     LimitsSettings {
         step_size: section.size("step_size", default.step_size, 64 << 10..=1 << 30),
         value_depth: section.number("value_depth", default.value_depth, 64..=10_000),
@@ -82,6 +86,10 @@ fn limits(section: &Section<'_>) -> LimitsSettings {
             per_namespace: steps.number("per_namespace", per_namespace, 1..=MANY),
         },
         scheduler_tasks: section.number("scheduler_tasks", default.scheduler_tasks, 1..=MANY),
+        bodies: BodiesLimit {
+            requests: body_limit("requests", default.bodies.requests),
+            replies: body_limit("replies", default.bodies.replies),
+        },
         disk: disk(&section.section("disk")),
         memory: memory(&section.section("memory")),
     }

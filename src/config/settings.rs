@@ -88,12 +88,28 @@ pub struct LimitsSettings {
     pub steps_in_flight: StepsInFlight,
     /// `scheduler_tasks`: timers and the like being worked off at once, 1 to 1,000,000. Default 5000. Not acted on yet.
     pub scheduler_tasks: usize,
+    /// `bodies`: what may be in memory of requests and replies at once.
+    pub bodies: BodiesLimit,
     /// `disk`: when `/health` turns critical. Default None: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskLimit>,
-    /// `memory`: when `/health` turns critical. Default None: never.
+    /// `memory`: when `/health` turns critical, the cache is emptied and new work is refused. Default None: `/health` says
+    /// nothing of it, and the rest is done at 90% of the container's limit, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryLimit>,
+}
+
+/// `limits.bodies`: past it a request is refused with 503 `overload`. From one largest body to 1P each.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BodiesLimit {
+    /// `requests`: bytes of requests that are worked on, and of answers that clients have not taken yet; half of it for what
+    /// waits in one namespace. Default 256M, or one largest body.
+    #[serde(serialize_with = "size::text")]
+    pub requests: u64,
+    /// `replies`: bytes of what processors, modernizers and other instances reply; half of it for one namespace. Default
+    /// 256M, or one largest body.
+    #[serde(serialize_with = "size::text")]
+    pub replies: u64,
 }
 
 /// `limits.steps_in_flight`: past it a step is refused with 503 `overload`.
@@ -252,9 +268,16 @@ impl Default for LimitsSettings {
             cache: 256 << 20,
             steps_in_flight: StepsInFlight::default(),
             scheduler_tasks: 5000,
+            bodies: BodiesLimit::default(),
             disk: None,
             memory: None,
         }
+    }
+}
+
+impl Default for BodiesLimit {
+    fn default() -> Self {
+        BodiesLimit { requests: 256 << 20, replies: 256 << 20 }
     }
 }
 

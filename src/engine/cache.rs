@@ -1,6 +1,7 @@
 //! What loaded machines keep in memory, and how much of it all of them may keep together.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ pub struct Cached {
 #[derive(Debug)]
 pub struct Budget {
     capacity: usize,
+    /// What may be held now: less than the capacity while memory is short.
+    allowed: AtomicUsize,
     held: Mutex<Held>,
 }
 
@@ -104,7 +107,7 @@ impl Cached {
 impl Budget {
     pub fn new(capacity: usize) -> Self {
         let held = Held { sizes: LruCache::new_unbounded(), total: 0 };
-        Self { capacity, held: Mutex::new(held) }
+        Self { capacity, allowed: AtomicUsize::new(capacity), held: Mutex::new(held) }
     }
 
     /// Bytes of events that one machine may hold: no machine takes the whole budget.
@@ -123,9 +126,29 @@ impl Budget {
             }
             None => drop(held.sizes.insert(key.clone(), size)),
         }
+        // The machine in use stays.
+        self.victims(&mut held, 1)
+    }
+
+    /// Lets all machines together hold `allowed` bytes from now on, and never more than the capacity; names those that must
+    /// let go for it.
+    pub fn allow(&self, allowed: usize) -> Vec<MachineKey> {
+        self.allowed.store(allowed.min(self.capacity), Ordering::Relaxed);
+        self.victims(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner), 0)
+    }
+
+    pub fn allowed(&self) -> usize {
+        self.allowed.load(Ordering::Relaxed)
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn victims(&self, held: &mut Held, staying: usize) -> Vec<MachineKey> {
         let mut victims = Vec::new();
-        while held.total > self.capacity
-            && held.sizes.len() > 1
+        while held.total > self.allowed()
+            && held.sizes.len() > staying
             && let Some((victim, size)) = held.sizes.remove_lru()
         {
             held.total -= size;
@@ -166,6 +189,18 @@ mod tests {
         assert_eq!(budget.held(), 80);
         budget.forget(&key("c"));
         assert_eq!(budget.held(), 40);
+    }
+
+    #[test]
+    fn what_is_allowed_shrinks_at_once_and_grows_to_the_capacity_again() {
+        let budget = Budget::new(100);
+        for id in ["a", "b", "c"] {
+            assert_eq!(budget.touch(&key(id), 30), []);
+        }
+        assert_eq!(budget.allow(50), [key("a"), key("b")]);
+        assert_eq!(budget.touch(&key("d"), 30), [key("c")]);
+        assert_eq!(budget.allow(0), [key("d")]);
+        assert_eq!((budget.held(), budget.allow(1_000), budget.allowed()), (0, vec![], 100));
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub enum Bound {
     StepsInFlight,
     /// `outbox.max_pending`
     Outbox,
+    /// `limits.memory`
+    Memory,
+    /// `limits.bodies.requests`
+    Bodies,
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -57,7 +61,8 @@ pub enum EngineError {
 // === impl Bound ===
 
 impl Bound {
-    pub(super) const ALL: [Self; 4] = [Self::MachineQueue, Self::Loading, Self::StepsInFlight, Self::Outbox];
+    pub(super) const ALL: [Self; 6] =
+        [Self::MachineQueue, Self::Loading, Self::StepsInFlight, Self::Outbox, Self::Memory, Self::Bodies];
 
     pub fn setting(self) -> &'static str {
         match self {
@@ -65,6 +70,8 @@ impl Bound {
             Self::Loading => "worker.message_queue_len_limit",
             Self::StepsInFlight => "limits.steps_in_flight",
             Self::Outbox => "outbox.max_pending",
+            Self::Memory => "limits.memory",
+            Self::Bodies => "limits.bodies.requests",
         }
     }
 }

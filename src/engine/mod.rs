@@ -25,6 +25,7 @@ mod wake;
 mod worker;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Snowflakes, Stopwatch};
-use crate::machine::{Namespace, Policy, RequestContext};
+use crate::machine::{MachineKey, Namespace, Policy, RequestContext};
 use crate::processor::Processor;
 use crate::sink::Sink;
 use crate::storage::{Storage, StorageError};
@@ -104,11 +105,14 @@ pub struct SchedulerOptions {
 
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
+    /// Never more than half of what a namespace may have in flight.
     pub machine_queue_limit: usize,
     /// Machines of a namespace being loaded at once.
     pub loading_limit: usize,
     pub steps_in_flight: usize,
     pub steps_in_flight_per_namespace: usize,
+    /// Bytes of arguments that wait or are worked on in one namespace.
+    pub arguments_per_namespace: u64,
     /// Bytes of records and events in memory.
     pub cache: usize,
 }
@@ -132,6 +136,8 @@ pub(crate) struct Shared {
     clock: Clock,
     snowflakes: Arc<Snowflakes>,
     budget: cache::Budget,
+    /// Memory is short: no new work is taken.
+    short: AtomicBool,
     options: EngineOptions,
     in_flight: Arc<Semaphore>,
     outage: outage::Outage,
@@ -149,6 +155,19 @@ pub(crate) struct Shared {
 impl Shared {
     fn namespace(&self, name: &Namespace) -> Option<Arc<NamespaceEngine>> {
         self.namespaces.get()?.get(name.as_str())?.upgrade()
+    }
+
+    /// Tells loaded machines to let go.
+    fn shed(&self, victims: Vec<MachineKey>) {
+        for victim in victims {
+            if let Some(namespace) = self.namespace(&victim.ns) {
+                namespace.registry().tell(&victim.id, worker::Message::Shed);
+            }
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
     }
 }
 
@@ -172,6 +191,7 @@ impl Engine {
             clock,
             snowflakes,
             budget: cache::Budget::new(options.cache),
+            short: AtomicBool::new(false),
             options,
             in_flight: Arc::new(Semaphore::new(options.steps_in_flight)),
             stopping: CancellationToken::new(),
@@ -212,6 +232,21 @@ impl Engine {
     /// Bytes that loaded machines hold.
     pub fn cached_bytes(&self) -> usize {
         self.shared.budget.held()
+    }
+
+    /// Bytes that loaded machines may hold now, and when memory is plenty.
+    pub fn cache_allowed(&self) -> (usize, usize) {
+        (self.shared.budget.allowed(), self.shared.budget.capacity())
+    }
+
+    /// Lets loaded machines hold so much from now on: those used least recently leave if they hold more.
+    pub fn allow_cache(&self, bytes: usize) {
+        self.shared.shed(self.shared.budget.allow(bytes));
+    }
+
+    /// Whether memory is short: then no new work is taken. What runs goes on, and so do reads.
+    pub fn set_short(&self, short: bool) {
+        self.shared.short.store(short, Ordering::Relaxed);
     }
 
     /// The sinks that some machines can't get rid of their debts to until somebody mends something.

@@ -14,7 +14,7 @@ use super::error::{Bound, EngineError};
 use super::registry::{Registry, Rejected};
 use super::schedule::{Next, Schedule};
 use super::worker::{Message, Queued, Reply, Worker};
-use super::{NamespaceOptions, Request, SchedulerOptions, Shared, SinkOptions};
+use super::{EngineOptions, NamespaceOptions, Request, SchedulerOptions, Shared, SinkOptions};
 use crate::clock::{Clock, Stopwatch, random_unit};
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{
@@ -25,6 +25,7 @@ use crate::telemetry::metrics::{Scheduler, Stored};
 use crate::telemetry::trace::{happened, traced};
 use crate::telemetry::{Metrics, NamespaceMetrics};
 use crate::wire::{HistoryRange, Value};
+use crate::woody::{Bodies, Held};
 
 /// Wake-ups are put off by 0.5 to 1.5 times this when one of our own bounds or the store stands in the way.
 const POSTPONE_MS: f64 = 1_000.0;
@@ -41,6 +42,8 @@ pub struct NamespaceEngine {
     registry: Registry,
     loading: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
+    /// Bytes of arguments in flight.
+    arguments: Arc<Bodies>,
     /// What its loaded machines owe each of its sinks, in their order.
     pub(super) backlogs: Vec<Arc<Backlog>>,
 }
@@ -53,6 +56,7 @@ const HOUSEKEEPING_SCAN: Duration = Duration::from_secs(60);
 pub(super) struct Admitted {
     _all: OwnedSemaphorePermit,
     _own: OwnedSemaphorePermit,
+    _arguments: Held,
     gauge: IntGauge,
 }
 
@@ -100,9 +104,10 @@ impl NamespaceEngine {
             metrics,
             schedule,
             census: Census::default(),
-            registry: Registry::new(shared.options.machine_queue_limit),
+            registry: Registry::new(queue_limit(&shared.options)),
             loading: Arc::new(Semaphore::new(shared.options.loading_limit)),
             in_flight: Arc::new(Semaphore::new(shared.options.steps_in_flight_per_namespace)),
+            arguments: Bodies::new(Bound::Bodies.setting(), shared.options.arguments_per_namespace),
             backlogs,
             options,
             shared: shared.clone(),
@@ -172,7 +177,10 @@ impl NamespaceEngine {
         if self.is_behind() && !matches!(impact, Impact::Modernize { .. }) {
             return Err(self.overload(Bound::Outbox));
         }
-        let admitted = self.admit()?;
+        if self.shared.is_short() {
+            return Err(self.overload(Bound::Memory));
+        }
+        let admitted = self.admit(&impact)?;
         let (reply, answer) = oneshot::channel();
         let queued = Queued { impact, request, reply: Reply::new(reply), admitted, scope: Span::current() };
         self.send(&id, Message::Step(Box::new(queued)))?;
@@ -227,6 +235,9 @@ impl NamespaceEngine {
         self.check_owned(&id)?;
         if self.shared.stopping.is_cancelled() {
             return Err(EngineError::Stopping);
+        }
+        if self.shared.is_short() {
+            return Err(self.overload(Bound::Memory));
         }
         let key = self.key(id.clone());
         let epoch = match self.cached(&id, None).await? {
@@ -288,6 +299,11 @@ impl NamespaceEngine {
         Some((commit, Ok(View { record, events })))
     }
 
+    /// Whether what is due waits for a bound of ours.
+    pub(super) fn holds_back(&self) -> bool {
+        self.is_behind() || self.shared.is_short()
+    }
+
     /// Whether sinks owe so many acknowledgements that no new events may come.
     pub(super) fn is_behind(&self) -> bool {
         let pending = self.backlogs.iter().map(|backlog| backlog.pending());
@@ -298,13 +314,15 @@ impl NamespaceEngine {
         self.shared.clock.clone()
     }
 
-    fn admit(&self) -> Result<Admitted, EngineError> {
+    fn admit(&self, impact: &Impact) -> Result<Admitted, EngineError> {
         let all = self.shared.in_flight.clone().try_acquire_owned();
         let own = self.in_flight.clone().try_acquire_owned();
-        match (all, own) {
-            (Ok(all), Ok(own)) => Ok(Admitted::new(all, own, self.metrics.in_flight.clone())),
-            _ => Err(self.overload(Bound::StepsInFlight)),
+        let (Ok(all), Ok(own)) = (all, own) else { return Err(self.overload(Bound::StepsInFlight)) };
+        let mut arguments = self.arguments.hold();
+        if arguments.grow(impact.arguments_size()).is_err() {
+            return Err(self.overload(Bound::Bodies));
         }
+        Ok(Admitted::new(all, own, arguments, self.metrics.in_flight.clone()))
     }
 
     fn overload(&self, bound: Bound) -> EngineError {
@@ -341,11 +359,7 @@ impl NamespaceEngine {
 
     /// Notes a loaded machine's use, and tells those that were used least recently to let go.
     pub(super) fn touch(&self, key: &MachineKey, size: usize) {
-        for victim in self.shared.budget.touch(key, size) {
-            if let Some(namespace) = self.shared.namespace(&victim.ns) {
-                namespace.registry.tell(&victim.id, Message::Shed);
-            }
-        }
+        self.shared.shed(self.shared.budget.touch(key, size));
     }
 
     /// Wakes the machines that are due, at most so many at once as the scheduler's capacity allows.
@@ -399,6 +413,11 @@ impl std::fmt::Debug for NamespaceEngine {
     }
 }
 
+/// One machine leaves the others of its namespace some of the places in flight.
+fn queue_limit(options: &EngineOptions) -> usize {
+    options.machine_queue_limit.min(options.steps_in_flight_per_namespace / 2).max(1)
+}
+
 fn interval_of(options: &NamespaceOptions) -> Duration {
     let intervals = [options.timers, options.notifications].into_iter().flatten().map(|it| it.scan_interval);
     intervals.min().unwrap_or(HOUSEKEEPING_SCAN)
@@ -407,9 +426,9 @@ fn interval_of(options: &NamespaceOptions) -> Duration {
 // === impl Admitted ===
 
 impl Admitted {
-    fn new(all: OwnedSemaphorePermit, own: OwnedSemaphorePermit, gauge: IntGauge) -> Self {
+    fn new(all: OwnedSemaphorePermit, own: OwnedSemaphorePermit, arguments: Held, gauge: IntGauge) -> Self {
         gauge.inc();
-        Self { _all: all, _own: own, gauge }
+        Self { _all: all, _own: own, _arguments: arguments, gauge }
     }
 }
 

@@ -183,7 +183,7 @@ impl Worker {
     }
 
     async fn time_out(&mut self, record: &Arc<Record>) -> Woken {
-        if self.namespace.is_behind() {
+        if self.namespace.holds_back() {
             return Woken::Postponed;
         }
         let context = record.timer.as_ref().map(|timer| timer.context.clone()).unwrap_or_default();
@@ -233,7 +233,7 @@ impl Worker {
                 self.namespace.metrics.delivery_rescheduled.inc();
                 self.settle(record.as_ref(), &[], &ids).await
             }
-            (Dispatch::Ask, Some(_)) if self.namespace.is_behind() => Woken::Postponed,
+            (Dispatch::Ask, Some(_)) if self.namespace.holds_back() => Woken::Postponed,
             (Dispatch::Ask, Some(record)) => {
                 let scope = self.scope(&context);
                 let request = self.request(context, NOTIFICATION_PROCESSING_MS);

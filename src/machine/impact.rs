@@ -177,6 +177,22 @@ impl Impact {
         }
     }
 
+    /// Bytes that the request brought for the step.
+    pub fn arguments_size(&self) -> usize {
+        match self {
+            Self::Init { args } | Self::Call { args, .. } | Self::Repair { args, .. } => args.as_bytes().len(),
+            Self::Notification(notification) => notification.args.as_bytes().len(),
+            Self::Modernize { events, .. } => events.iter().map(|(_, event)| event.len()).sum(),
+            Self::SimpleRepair
+            | Self::Remove
+            | Self::Timeout
+            | Self::Drained
+            | Self::Paid { .. }
+            | Self::Acknowledged
+            | Self::Forget => 0,
+        }
+    }
+
     pub fn kind(&self) -> ImpactKind {
         match self {
             Self::Init { .. } => ImpactKind::Init,

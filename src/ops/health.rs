@@ -1,12 +1,12 @@
 //! `/health`: whether the host's disk and memory, the store and the sinks are as they should be.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::config::{DiskLimit, LimitsSettings, MemoryKind, MemoryLimit};
+use super::memory::{Host, Memory, percent};
+use crate::config::{DiskLimit, LimitsSettings, MemoryLimit};
 
 /// Answers `/health`. Looking costs a few system calls, on a thread that serves nobody.
 #[derive(Debug)]
@@ -34,13 +34,6 @@ pub enum Trouble {
     Critical,
 }
 
-/// Where the host says how it is: tests have files of their own.
-#[derive(Clone, Debug)]
-pub struct Host {
-    pub proc: PathBuf,
-    pub cgroup: PathBuf,
-}
-
 /// What a check says: its value in the answer, and whether it is passed.
 struct Checked {
     value: Value,
@@ -51,8 +44,8 @@ struct Checked {
 
 impl Health {
     pub fn new(service: &str, limits: &LimitsSettings, checks: Vec<Check>) -> Self {
-        let host = Host { proc: "/proc".into(), cgroup: "/sys/fs/cgroup".into() };
-        Self { service: service.to_owned(), disk: limits.disk.clone(), memory: limits.memory.clone(), host, checks }
+        let (disk, memory) = (limits.disk.clone(), limits.memory.clone());
+        Self { service: service.to_owned(), disk, memory, host: Host::default(), checks }
     }
 
     /// Status and body.
@@ -68,7 +61,7 @@ impl Health {
             say("disk", disk(limit));
         }
         if let Some(limit) = &self.memory {
-            say("memory", self.host.memory(limit));
+            say("memory", memory(self.host.memory(limit.kind), limit.value));
         }
         for check in &self.checks {
             if let Some((trouble, value)) = (check.look)() {
@@ -86,8 +79,19 @@ impl Health {
 
 /// Passed while the limit is above the value: both in percent.
 fn share(used: u64, total: u64, limit: u8) -> (u64, Option<Trouble>) {
-    let value = (u128::from(used) * 100 / u128::from(total.max(1))) as u64;
+    let value = percent(used, total);
     (value, (value >= u64::from(limit)).then_some(Trouble::Critical))
+}
+
+/// What is not known passes.
+fn memory(known: Option<Memory>, limit: u8) -> Checked {
+    match known {
+        Some(memory) => {
+            let (_, trouble) = share(memory.used, memory.total, limit);
+            Checked { value: memory.json(limit), trouble }
+        }
+        None => Checked { value: json!({ "value": "unknown", "limit": limit }), trouble: None },
+    }
 }
 
 fn disk(limit: &DiskLimit) -> Checked {
@@ -106,75 +110,6 @@ fn disk(limit: &DiskLimit) -> Checked {
     }
 }
 
-// === impl Host ===
-
-impl Host {
-    /// What is not known passes.
-    fn memory(&self, limit: &MemoryLimit) -> Checked {
-        let known = match limit.kind {
-            MemoryKind::Cgroups => self.container(),
-            MemoryKind::Total => self.whole(),
-        };
-        match known {
-            Some((rss, total)) => {
-                let (value, trouble) = share(rss, total, limit.value);
-                let value = json!({ "rss": rss, "total": total, "value": value, "limit": limit.value });
-                Checked { value, trouble }
-            }
-            None => Checked { value: json!({ "value": "unknown", "limit": limit.value }), trouble: None },
-        }
-    }
-
-    /// Bytes in use, and bytes there are: of the first of the two kinds of cgroups that has a limit.
-    fn container(&self) -> Option<(u64, u64)> {
-        let own = std::fs::read_to_string(self.proc.join("self/cgroup")).unwrap_or_default();
-        // `0::/path` is the second kind's; `7:memory:/path` the first's.
-        let path = |kind: &str| {
-            let line = own.lines().find_map(|line| {
-                let (_, rest) = line.split_once(':')?;
-                let (kinds, path) = rest.split_once(':')?;
-                kinds.split(',').any(|it| it == kind).then_some(path)
-            });
-            line.unwrap_or("/").trim_start_matches('/').to_owned()
-        };
-        // Within a container the group's own path is often not mounted, and the root is the group.
-        let second = [self.cgroup.join(path("")), self.cgroup.clone()];
-        let first = [self.cgroup.join("memory").join(path("memory")), self.cgroup.join("memory")];
-        let second = second.iter().find_map(|folder| {
-            let total = number(&folder.join("memory.max"))?;
-            Some((resident(folder, "anon ")?, total))
-        });
-        second.or_else(|| {
-            first.iter().find_map(|folder| {
-                let total = number(&folder.join("memory.limit_in_bytes"))?;
-                // Without a limit there is a number that no memory has.
-                (total < 1 << 60).then_some(())?;
-                Some((resident(folder, "total_rss ").or_else(|| resident(folder, "rss "))?, total))
-            })
-        })
-    }
-
-    fn whole(&self) -> Option<(u64, u64)> {
-        let text = std::fs::read_to_string(self.proc.join("meminfo")).ok()?;
-        let kilobytes = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<u64>().ok()
-        };
-        let (total, available) = (kilobytes("MemTotal:")?, kilobytes("MemAvailable:")?);
-        Some((total.saturating_sub(available) << 10, total << 10))
-    }
-}
-
-/// A file that holds one number; `max` is none.
-fn number(path: &Path) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-fn resident(folder: &Path, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(folder.join("memory.stat")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
-}
-
 impl std::fmt::Debug for Check {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Check").field(&self.name).finish()
@@ -184,6 +119,7 @@ impl std::fmt::Debug for Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::MemoryKind;
 
     fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
         let folder = tempfile::tempdir().expect("a folder");

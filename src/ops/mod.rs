@@ -1,8 +1,9 @@
 //! What operators and probes ask over HTTP: health and metrics. Not woody: no headers are asked for.
-//! And, on the command line, of a ledger and of a table.
+//! How much memory is used, and what follows from it. And, on the command line, of a ledger and of a table.
 
 pub mod health;
 pub mod ledger;
+pub mod memory;
 pub mod schema;
 
 use std::sync::Arc;

@@ -111,8 +111,11 @@ impl Processor for WoodyProcessor {
 
 impl From<woody::Error> for Trouble {
     fn from(error: woody::Error) -> Self {
-        if error.is_own_bound() {
+        if error.is_pool_full() {
             return Self::HeldBack(format!("processor.pool_size is reached: {error}"));
+        }
+        if error.is_own_bound() {
+            return Self::HeldBack(error.details);
         }
         match error.class {
             Class::ResourceUnavailable | Class::ResultUnknown => {

@@ -2,6 +2,7 @@
 
 mod checks;
 mod ledgers;
+mod memory;
 mod namespaces;
 mod sharing;
 mod sinks;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};
+use crate::cluster::FORWARDED;
 use crate::config::{DynamodbSettings, Settings, StorageSettings};
 use crate::engine::{Engine, EngineOptions, Shards};
 use crate::ops::{self, Health, Readiness};
@@ -27,7 +29,7 @@ use crate::storage::memory::Memory;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::{self, Metrics, metrics as names};
 use crate::wire::{self, Protocol};
-use crate::woody::{Server, ServerSettings};
+use crate::woody::{Bodies, Server, ServerSettings};
 
 /// How long a stop waits where a timeout is set to infinity: longer than any deadline that makes sense.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -149,14 +151,17 @@ async fn run(
         return Err(StartError::NoTags { namespace: namespace.name.clone() });
     }
     let address = server.local_addr();
+    let requests = server.bodies();
     let snowflakes = Snowflakes::new(settings.snowflake_machine_id.unwrap_or_else(machine_id_of_host), clock.clone());
     let limits = wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) };
     let ledgers: BTreeSet<String> = settings.namespaces.iter().flat_map(sinks::ledgers).collect();
     let writers = ledgers::writers(&storage, &ledgers, &clock, &metrics).await?;
     let outlets = sinks::Outlets::open(&settings, writers)?;
+    let replies = Bodies::new("limits.bodies.replies", most_replies(&settings));
     let mut namespaces = Vec::new();
     for namespace in &settings.namespaces {
-        let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes)?;
+        let share = replies.share(share_of(most_replies(&settings), &settings));
+        let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes, &share)?;
         namespaces.push(outlets.join(options, namespace, &settings, &metrics));
     }
     let shards = storage.leases().map(|leases| Arc::new(Shards::new(leases.shards(), clock.clone())));
@@ -173,21 +178,30 @@ async fn run(
     let cached = engine.clone();
     metrics.watch(names::CACHE_BYTES, move || cached.cached_bytes() as u64);
     let connections = server.connections();
-    let (waiting, refused, listener) = (connections.clone(), connections.clone(), connections.clone());
+    let (waiting, refused, evicted) = (connections.clone(), connections.clone(), connections.clone());
+    let listener = connections.clone();
     metrics.watch_listener(move || listener.open());
     metrics.watch(names::LOG_LINES_DROPPED, telemetry::log::dropped);
     metrics.watch(names::CONNECTIONS_OPEN, move || connections.open());
     metrics.watch(names::CONNECTIONS_WAITING, move || waiting.waiting());
     metrics.watch(names::CONNECTIONS_REFUSED, move || refused.refused());
+    metrics.watch(names::CONNECTIONS_EVICTED, move || evicted.evicted());
+    watch_bodies(&metrics, &requests, names::REQUEST_BYTES, names::REQUESTS_OVER);
+    watch_bodies(&metrics, &replies, names::REPLY_BYTES, names::REPLIES_OVER);
+    let bodies = [requests, replies.clone()];
+    let (memory, memory_check) = memory::watch(&settings.limits, &engine, bodies, &clock, &metrics);
 
     let interfaces = settings.namespaces.iter().map(|it| (it.name.clone(), namespaces::interface(it))).collect();
     let readiness = Arc::new(Readiness::default());
     let cluster = match shards {
         None => None,
-        Some(shards) => sharing::join(&settings, address, &storage, shards, &engine, snowflakes, &metrics).await?,
+        Some(shards) => {
+            sharing::join(&settings, address, &storage, shards, &engine, snowflakes, &metrics, &replies).await?
+        }
     };
     let automaton = Arc::new(Automaton::new(engine.clone(), interfaces, cluster.clone()));
-    let checks = checks::of(&settings.storage, &engine, cluster.as_ref());
+    let mut checks = checks::of(&settings.storage, &engine, cluster.as_ref());
+    checks.extend(memory_check);
     let health = Health::new(&settings.service_name, &settings.limits, checks);
     let server = ops::routes(server, health, readiness.clone(), metrics.clone(), cluster.clone())
         .route("/v1/automaton", automaton)
@@ -220,6 +234,7 @@ async fn run(
         };
         server.serve(shutdown, drain).await;
         check.abort();
+        memory.abort();
         outlets.close().await;
         if let Some(cluster) = &cluster {
             cluster.end().await;
@@ -266,6 +281,12 @@ async fn open_table(_: &DynamodbSettings) -> Result<Arc<dyn Storage>, StartError
     Err(StartError::Table("this program was built without the feature `dynamodb`".to_owned()))
 }
 
+fn watch_bodies(metrics: &Metrics, bodies: &Arc<Bodies>, held: names::Watched, refused: names::Watched) {
+    let (now, so_far) = (bodies.clone(), bodies.clone());
+    metrics.watch(held, move || now.held());
+    metrics.watch(refused, move || so_far.refused());
+}
+
 fn watch_writer(metrics: &Metrics, stats: &Arc<WriterStats>) {
     let watch = |watched, read: fn(&WriterStats) -> &AtomicU64| {
         let stats = stats.clone();
@@ -288,8 +309,23 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         loading_limit: settings.worker.message_queue_len_limit,
         steps_in_flight: settings.limits.steps_in_flight.total,
         steps_in_flight_per_namespace: settings.limits.steps_in_flight.per_namespace,
+        arguments_per_namespace: share_of(most_requests(settings), settings),
         cache: usize::try_from(settings.limits.cache).unwrap_or(usize::MAX),
     }
+}
+
+/// Room for one largest body at least.
+fn most_requests(settings: &Settings) -> u64 {
+    settings.limits.bodies.requests.max(settings.woody_server.max_body_size)
+}
+
+fn most_replies(settings: &Settings) -> u64 {
+    settings.limits.bodies.replies.max(settings.woody_server.max_body_size)
+}
+
+/// What one namespace may have of it.
+fn share_of(most: u64, settings: &Settings) -> u64 {
+    (most / 2).max(settings.woody_server.max_body_size)
 }
 
 fn server_settings(settings: &Settings) -> ServerSettings {
@@ -297,7 +333,9 @@ fn server_settings(settings: &Settings) -> ServerSettings {
     ServerSettings {
         max_connections: woody.max_concurrent_connections as usize,
         header_read_timeout: woody.http_keep_alive_timeout,
+        passed_on: Some(FORWARDED.clone()),
         max_body_size: usize::try_from(woody.max_body_size).unwrap_or(usize::MAX),
+        bodies: Bodies::new("limits.bodies.requests", most_requests(settings)),
         shutdown_timeout: woody.shutdown_timeout.unwrap_or(FOREVER) + steps_may_take(settings),
         limits: wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) },
         ..ServerSettings::default()

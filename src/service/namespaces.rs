@@ -12,7 +12,7 @@ use crate::engine::{ModernizerOptions, NamespaceOptions, SchedulerOptions};
 use crate::machine::{Limits, Policy};
 use crate::processor::{ByStep, Processor, WoodyModernizer, WoodyProcessor};
 use crate::wire;
-use crate::woody::{Client, ClientSettings};
+use crate::woody::{Bodies, Client, ClientSettings};
 
 /// The namespace as the engine runs it.
 pub(super) fn options(
@@ -21,6 +21,7 @@ pub(super) fn options(
     limits: wire::Limits,
     clock: &Clock,
     snowflakes: &Arc<Snowflakes>,
+    replies: &Arc<Bodies>,
 ) -> Result<NamespaceOptions, StartError> {
     let woody_client = |service, of: &str, processor: &ProcessorSettings| {
         let url: Uri = processor.url.parse().map_err(|error| StartError::ProcessorUrl {
@@ -32,6 +33,7 @@ pub(super) fn options(
             pool_size: processor.pool_size,
             keep_alive: processor.keep_alive,
             max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
+            replies: replies.clone(),
             service,
             ..ClientSettings::default()
         };

@@ -13,7 +13,7 @@ use crate::config::{DynamodbSettings, Settings, StorageSettings};
 use crate::engine::{Engine, Shards};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
-use crate::woody::{Client, ClientSettings};
+use crate::woody::{Bodies, Client, ClientSettings};
 
 /// As the defaults of `storage.lease_time` and `storage.peer_pool_size`, for storages that have no such settings.
 const LEASE_TIME: Duration = Duration::from_secs(10);
@@ -30,6 +30,7 @@ pub(super) async fn join(
     engine: &Arc<Engine>,
     snowflakes: Arc<Snowflakes>,
     metrics: &Arc<Metrics>,
+    replies: &Arc<Bodies>,
 ) -> Result<Option<Arc<Cluster>>, StartError> {
     let table = match &settings.storage {
         StorageSettings::Dynamodb(table) => Some(table),
@@ -44,6 +45,7 @@ pub(super) async fn join(
         pool_size: table.map_or(PEER_POOL_SIZE, |table| table.peer_pool_size),
         keep_alive: KEEP_ALIVE,
         max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
+        replies: replies.clone(),
         ..ClientSettings::default()
     };
     let client = Client::new(client, engine.clock().clone(), snowflakes);

@@ -105,11 +105,41 @@ pub const LOG_LINES_DROPPED: Watched = counter(
     "machinegun_log_lines_dropped_total",
     "Log lines that were not written: `logging.burst_limit_enable`, `logging.drop_mode_qlen`, or a log that takes nothing.",
 );
-pub const CONNECTIONS_OPEN: Watched = gauge("machinegun_connections", "Client connections being served.");
-pub const CONNECTIONS_WAITING: Watched =
-    gauge("machinegun_connections_waiting", "Client connections accepted that wait for a place.");
-pub const CONNECTIONS_REFUSED: Watched =
-    counter("machinegun_connections_refused_total", "Client connections answered 503 because too many waited.");
+pub const CONNECTIONS_OPEN: Watched = gauge("machinegun_connections", "Client connections open, idle ones too.");
+pub const CONNECTIONS_WAITING: Watched = gauge(
+    "machinegun_connections_waiting",
+    "Client connections whose request waits for one of `woody_server.max_concurrent_connections`.",
+);
+pub const CONNECTIONS_REFUSED: Watched = counter(
+    "machinegun_connections_refused_total",
+    "Client connections answered 503, or closed without a word, because there were too many and none was idle.",
+);
+pub const CONNECTIONS_EVICTED: Watched =
+    counter("machinegun_connections_evicted_total", "Idle client connections closed to make room for others.");
+pub const REQUEST_BYTES: Watched = gauge(
+    "machinegun_request_bytes",
+    "Bytes of requests being worked on and of answers not yet taken, of `limits.bodies.requests`.",
+);
+pub const REQUESTS_OVER: Watched = counter(
+    "machinegun_requests_over_total",
+    "Requests refused for the size of their bodies by `limits.bodies.requests` or `limits.memory`.",
+);
+pub const REPLY_BYTES: Watched = gauge(
+    "machinegun_reply_bytes",
+    "Bytes of replies of processors, modernizers and other instances, of `limits.bodies.replies`.",
+);
+pub const REPLIES_OVER: Watched = counter(
+    "machinegun_replies_over_total",
+    "Replies not taken for their size by `limits.bodies.replies` or `limits.memory`.",
+);
+pub const MEMORY_USED: Watched =
+    gauge("machinegun_memory_used_bytes", "Bytes in use, as `limits.memory` counts them; 0 where nothing is watched.");
+pub const MEMORY_TOTAL: Watched = gauge(
+    "machinegun_memory_total_bytes",
+    "Bytes there are, as `limits.memory` counts them; 0 where nothing is watched.",
+);
+pub const MEMORY_REFUSING: Watched =
+    gauge("machinegun_memory_refusing", "1 while new work is refused because memory is short, by `limits.memory`.");
 
 pub const SHARDS_OWNED: Watched = gauge("machinegun_shards_owned", "Shards that this instance owns.");
 pub const LIVE_INSTANCES: Watched = gauge(
@@ -141,6 +171,14 @@ const WATCHED: &[Watched] = &[
     CONNECTIONS_OPEN,
     CONNECTIONS_WAITING,
     CONNECTIONS_REFUSED,
+    CONNECTIONS_EVICTED,
+    REQUEST_BYTES,
+    REQUESTS_OVER,
+    REPLY_BYTES,
+    REPLIES_OVER,
+    MEMORY_USED,
+    MEMORY_TOTAL,
+    MEMORY_REFUSING,
     SHARDS_OWNED,
     LIVE_INSTANCES,
     LEASE_AGE_MS,

@@ -8,6 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+use super::bodies::Exhausted;
 use crate::wire;
 
 /// Longest reason on the wire, in bytes: proxies bound the whole header block at about twice this.
@@ -15,6 +16,9 @@ const MAX_REASON: usize = 4096;
 
 /// What peers' clients say of their pools too.
 const POOL_FULL: &str = "checkout_timeout";
+
+/// What the reason begins with where one of our own bounds is reached, beside the pool's.
+const OVERLOAD: &str = "overload: ";
 
 /// What a caller may conclude.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,9 +117,22 @@ impl Error {
         Self::unavailable(POOL_FULL)
     }
 
+    /// A bound of ours is reached.
+    pub(super) fn overload(exhausted: Exhausted) -> Self {
+        let error = Self::unavailable(exhausted.to_string());
+        debug_assert!(error.is_own_bound());
+        error
+    }
+
     /// Whether a bound of this process, and nothing of the peer's, stood in the way.
     pub fn is_own_bound(&self) -> bool {
-        self.source == Source::Internal && self.class == Class::ResourceUnavailable && self.details == POOL_FULL
+        let own = self.source == Source::Internal && self.class == Class::ResourceUnavailable;
+        own && (self.is_pool_full() || self.details.starts_with(OVERLOAD))
+    }
+
+    /// Whether that bound is the pool's.
+    pub fn is_pool_full(&self) -> bool {
+        self.source == Source::Internal && self.details == POOL_FULL
     }
 
     /// The request is wrong in itself.

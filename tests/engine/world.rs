@@ -200,6 +200,7 @@ impl Mg {
             loading_limit: 500,
             steps_in_flight: 10_000,
             steps_in_flight_per_namespace: 10_000,
+            arguments_per_namespace: u64::MAX,
             cache: 64 << 20,
         };
         let (instances, number) = (Instances::Alone, 1);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::peer::{Peer, Request, STR, STR_REPLY, long_call, message, text, unhex};
-use crate::world::{world, world_with};
+use crate::world::{until, world, world_with};
 use machinegun::clock::Clock;
 use machinegun::woody::{Server, ServerSettings};
 
@@ -121,6 +121,10 @@ async fn s93b_a_oneway_handler_outlives_its_client() {
     assert_eq!(world.done().await, "wait");
 }
 
+fn waiting_call() -> Request {
+    Request::new().call("Str", &text("wait"))
+}
+
 #[tokio::test]
 async fn connections_past_the_bounds_wait_then_are_refused() {
     let mut world = world_with(|settings| {
@@ -129,19 +133,156 @@ async fn connections_past_the_bounds_wait_then_are_refused() {
     })
     .await;
     let mut served = world.connect().await;
-    served.exchange(&Request::new()).await.is_ok();
+    served.send(waiting_call().bytes()).await;
     world.seen().await;
     let mut waiting = world.connect().await;
     waiting.send(Request::new().bytes()).await;
+    let connections = world.connections.clone();
+    until(|| connections.waiting() == 1).await;
     let mut refused = world.connect().await;
     refused.send(Request::new().bytes()).await;
     refused.answer().await.is_error(503, "Resource Unavailable", "too many connections");
     refused.closed().await;
     let counts = (world.connections.open(), world.connections.waiting(), world.connections.refused());
-    assert_eq!(counts, (1, 1, 1));
+    assert_eq!(counts, (2, 1, 1));
     world.nothing_was_called();
-    drop(served);
+    world.open();
+    served.answer().await.is_ok();
     waiting.answer().await.is_result(STR_REPLY);
+    assert_eq!(world.connections.waiting(), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_a_place_waits_no_longer_than_its_deadline() {
+    let mut world = world_with(|settings| settings.max_connections = 1).await;
+    let mut served = world.connect().await;
+    served.send(waiting_call().bytes()).await;
+    world.seen().await;
+    let mut waiting = world.connect().await;
+    waiting.send(Request::new().with("woody.deadline", "2030-01-01T00:00:01Z").bytes()).await;
+    let connections = world.connections.clone();
+    until(|| connections.waiting() == 1).await;
+    world.hand.advance(Duration::from_secs(1));
+    waiting.answer().await.is_error(503, "Resource Unavailable", "deadline reached");
+    world.nothing_was_called();
+}
+
+#[tokio::test]
+async fn probes_and_metrics_are_answered_however_many_connections_there_are() {
+    let mut world = world_with(|settings| {
+        settings.max_connections = 1;
+        settings.max_waiting_connections = 2;
+    })
+    .await;
+    let mut busy = Vec::new();
+    for _ in 0..3 {
+        let mut peer = world.connect().await;
+        peer.send(waiting_call().bytes()).await;
+        busy.push(peer);
+    }
+    let connections = world.connections.clone();
+    until(|| connections.waiting() == 2).await;
+    for path in ["/health", "/healthz/readiness", "/metrics"] {
+        // With a place among the many, and beyond all places.
+        let mut probe = world.connect().await;
+        probe.send(Request::new().line(&format!("GET {path} HTTP/1.1")).body("").bytes()).await;
+        let answer = probe.answer().await;
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"plain"[..]));
+        assert_eq!(answer.header("connection").as_deref(), Some("close"));
+        probe.closed().await;
+    }
+    for peer in &mut busy {
+        world.seen().await;
+        world.open();
+        peer.answer().await.is_ok();
+    }
+}
+
+#[tokio::test]
+async fn who_has_been_idle_for_longest_makes_room_and_who_waits_for_an_answer_gets_it() {
+    let mut world = world_with(|settings| {
+        settings.max_connections = 2;
+        settings.max_waiting_connections = 1;
+        settings.least_idle = Duration::ZERO;
+    })
+    .await;
+    let mut busy = world.connect().await;
+    busy.send(waiting_call().bytes()).await;
+    world.seen().await;
+    let mut longest = world.connect().await;
+    longest.exchange(&Request::new()).await.is_ok();
+    let mut idle = world.connect().await;
+    idle.exchange(&Request::new()).await.is_ok();
+    let mut new = world.connect().await;
+    new.exchange(&Request::new()).await.is_result(STR_REPLY);
+    longest.closed().await;
+    assert_eq!((world.connections.evicted(), world.connections.refused()), (1, 0));
+    // Nor does one that has not asked for anything yet keep others out.
+    let mut silent = world.connect().await;
+    idle.closed().await;
+    let mut newer = world.connect().await;
+    newer.exchange(&Request::new()).await.is_ok();
+    new.closed().await;
+    world.connect().await.exchange(&Request::new()).await.is_ok();
+    silent.closed().await;
+    world.open();
+    busy.answer().await.is_ok();
+}
+
+#[tokio::test]
+async fn what_another_server_passes_on_has_its_place_there() {
+    let mut world = world_with(|settings| {
+        settings.max_connections = 1;
+        settings.max_waiting_connections = 1;
+        settings.passed_on = Some(http::HeaderName::from_static("x-passed-on"));
+    })
+    .await;
+    let mut served = world.connect().await;
+    served.send(waiting_call().bytes()).await;
+    world.seen().await;
+    let passed_on = Request::new().with("x-passed-on", "yes");
+    let mut second = world.connect().await;
+    second.exchange(&passed_on).await.is_result(STR_REPLY);
+    second.send(waiting_call().bytes()).await;
+    let connections = world.connections.clone();
+    until(|| connections.waiting() == 1).await;
+    // All are at work: this one is beyond all places, and is heard all the same.
+    let mut third = world.connect().await;
+    let answer = third.exchange(&passed_on).await;
+    answer.is_result(STR_REPLY);
+    assert_eq!(answer.header("connection").as_deref(), Some("close"));
+    world.open();
+    world.open();
+    served.answer().await.is_ok();
+    second.answer().await.is_ok();
+}
+
+#[tokio::test]
+async fn a_body_that_dribbles_in_is_cut() {
+    let mut world = world_with(|settings| {
+        settings.body_read_timeout = SHORT;
+        // Nobody can keep up with that.
+        settings.least_pace = u64::MAX;
+    })
+    .await;
+    let mut peer = world.connect().await;
+    peer.send(Request::new().body(long_call(1_000_000)).head()).await;
+    while !peer.has_heard() {
+        peer.try_send(b"x").await;
+    }
+    peer.answer().await.is_error_like(400, "Result Unexpected", "body not readable: ");
+    world.nothing_was_called();
+}
+
+#[tokio::test]
+async fn who_pipelines_for_ever_and_takes_no_answer_is_cut() {
+    let world = world_with(|settings| settings.write_timeout = SHORT).await;
+    let mut peer = world.connect().await;
+    let request = Request::new().body(long_call(100_000)).bytes();
+    // It reads nothing, until what it sends is taken no more.
+    while peer.can_send(&request).await {}
+    let connections = world.connections.clone();
+    until(|| connections.open() == 0).await;
 }
 
 #[tokio::test]

@@ -164,6 +164,16 @@ impl Peer {
         let _ = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("in time");
     }
 
+    /// As long as the server takes it.
+    pub async fn can_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        tokio::time::timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("in time").is_ok()
+    }
+
+    /// Whether the server has said anything by now, or closed.
+    pub fn has_heard(&mut self) -> bool {
+        !matches!(self.stream.try_read_buf(&mut self.read), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     async fn more(&mut self) -> bool {
         let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await;
         read.expect("bytes in time").is_ok_and(|read| read > 0)

@@ -27,6 +27,16 @@ pub struct World {
     stop: Arc<Notify>,
 }
 
+/// Lets everything go on until `condition` holds.
+pub async fn until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("it comes true in time");
+}
+
 pub async fn world() -> World {
     world_with(|_| {}).await
 }
@@ -77,6 +87,12 @@ impl World {
 
     pub fn nothing_was_called(&mut self) {
         assert!(self.seen.try_recv().is_err(), "a handler was called");
+    }
+
+    /// What handlers were asked so far, and what they came to.
+    pub fn forget(&mut self) {
+        while self.seen.try_recv().is_ok() {}
+        while self.done.try_recv().is_ok() {}
     }
 
     pub fn open(&self) {

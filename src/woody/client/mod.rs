@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 use tracing::Instrument;
 use tracing::field::display;
 
+use super::bodies::Bodies;
 use super::context::Context;
 use super::deadline::format_deadline;
 use super::error::Error;
@@ -48,6 +49,8 @@ pub struct ClientSettings {
     pub inet6: bool,
     /// The largest reply body, in bytes.
     pub max_response_size: usize,
+    /// Where replies count while they are in memory.
+    pub replies: Arc<Bodies>,
     /// Whom it calls, as the interface calls it; for logs and traces.
     pub service: &'static str,
 }
@@ -59,6 +62,7 @@ pub struct Client {
     clock: Clock,
     ids: Arc<Snowflakes>,
     max_response_size: usize,
+    replies: Arc<Bodies>,
     service: &'static str,
 }
 
@@ -71,6 +75,7 @@ impl Default for ClientSettings {
             keep_alive: Duration::from_secs(4),
             inet6: false,
             max_response_size: 64 * 1024 * 1024,
+            replies: Bodies::unbounded(),
             service: "Service",
         }
     }
@@ -82,6 +87,7 @@ impl Client {
     pub fn new(settings: ClientSettings, clock: Clock, ids: Arc<Snowflakes>) -> Self {
         Self {
             max_response_size: settings.max_response_size,
+            replies: settings.replies,
             service: settings.service,
             pool: Pool::new(settings.pool_size, settings.keep_alive, settings.inet6, clock.clone()),
             clock,
@@ -152,7 +158,7 @@ impl Client {
             }
             return Err(reply::refused(parts.status, &parts.headers));
         }
-        let whole = reply::collect(&mut body, self.max_response_size);
+        let whole = reply::collect(&mut body, self.max_response_size, &self.replies);
         let body = match self.clock.timeout_at(deadline, whole).await {
             Ok(body) => body?,
             Err(_) => return Err(Error::unknown("parse http response body error: timeout")),

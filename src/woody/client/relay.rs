@@ -63,8 +63,10 @@ impl Client {
 
         let (connection, answer) = self.send(&peer, request, now, deadline).await.map_err(maybe_done)?;
         let (parts, mut body) = answer.into_parts();
-        let whole = self.clock.timeout_at(deadline, reply::collect(&mut body, self.max_response_size)).await;
-        let body = whole.unwrap_or_else(|_| Err(reply::timed_out())).map_err(maybe_done)?;
+        let whole = reply::collect(&mut body, self.max_response_size, &self.replies);
+        let whole = self.clock.timeout_at(deadline, whole).await.unwrap_or_else(|_| Err(reply::timed_out()));
+        // It was worked off, whatever kept its answer from coming through: a bound of ours too.
+        let body = whole.map_err(|error| Error { class: Class::ResultUnknown, ..error })?;
         self.pool.checkin(connection);
         let mut response = Response::new(body);
         *response.status_mut() = parts.status;

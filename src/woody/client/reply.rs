@@ -2,14 +2,16 @@
 
 use std::error::Error as _;
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 use super::pool;
 use crate::wire::{Header, HeaderError, Limits, MessageType, Reader, Type};
+use crate::woody::bodies::Bodies;
 use crate::woody::error::{Class, Error};
 
 const NO_REASON: &str = "This server does not implement the woody protocol ('woody.error-reason' header missing).";
@@ -55,8 +57,17 @@ pub(super) fn refused(status: StatusCode, headers: &HeaderMap) -> Error {
     Error::external(class, details)
 }
 
-/// The whole body of a 200. Cut off in the middle, the result is unknown: the work was done, or may have been.
-pub(super) async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, Error> {
+/// The whole body of a 200. Cut off in the middle, the result is unknown: the work was done, or may have been. One that is
+/// too large, or larger than what is left for replies, is not read further than to where that shows.
+pub(super) async fn collect(body: &mut Incoming, limit: usize, replies: &Arc<Bodies>) -> Result<Bytes, Error> {
+    let too_large = || Error::unexpected(format!("reply larger than {limit} bytes"));
+    let mut held = replies.hold();
+    if let Some(claimed) = body.size_hint().exact() {
+        if usize::try_from(claimed).map_or(true, |claimed| claimed > limit) {
+            return Err(too_large());
+        }
+        held.expect(claimed).map_err(Error::overload)?;
+    }
     let mut whole = Bytes::new();
     let mut parts = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -66,8 +77,9 @@ pub(super) async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, 
             Err(error) => return Err(Error::unknown(format!("parse http response body error: {error}"))),
         };
         if data.len() > limit - whole.len().max(parts.len()) {
-            return Err(Error::unexpected(format!("reply larger than {limit} bytes")));
+            return Err(too_large());
         }
+        held.grow(data.len()).map_err(Error::overload)?;
         if whole.is_empty() && parts.is_empty() {
             whole = data;
         } else {
@@ -77,7 +89,7 @@ pub(super) async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, 
             parts.extend_from_slice(&data);
         }
     }
-    Ok(if parts.is_empty() { whole } else { parts.freeze() })
+    Ok(held.keep(if parts.is_empty() { whole } else { parts.freeze() }))
 }
 
 /// What stands behind a reply's envelope. The method's name is not looked at: no peer does.

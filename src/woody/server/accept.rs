@@ -6,37 +6,35 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::exchange::{self, Shared};
+use super::crowd::Crowd;
+use super::exchange::{self, Counted, SPARE_FOR_PEERS, Shared};
 use super::routes::Routes;
 use super::settings::{Connections, ServerSettings};
 use super::stream::{Stream, Watch};
 use super::{Plain, Service};
 use crate::clock::Clock;
+use crate::woody::bodies::Bodies;
 
 /// What the kernel holds for us while we are not accepting.
 const BACKLOG: i32 = 1024;
 /// How long a failing accept (no file descriptors left) lets the connections that hold them go on.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long, and for how many at once, a refused connection is kept so that its client can read why.
-const REFUSAL_LINGER: Duration = Duration::from_secs(1);
-const REFUSALS_AT_ONCE: usize = 64;
-
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nserver: Machinegun\r\n\
-    woody.error-class: Resource Unavailable\r\nwoody.error-reason: too many connections\r\n\
-    content-length: 0\r\nconnection: close\r\n\r\n";
+/// How many connections beyond all others are heard at once, and how long each may take to ask: for a probe, or as another
+/// server of ours. All else is told that there are too many.
+const SPARE: usize = 2 * SPARE_FOR_PEERS;
+const SPARE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A bound server, which does not accept before [`Server::serve`].
 pub struct Server {
@@ -61,14 +59,10 @@ enum Stage {
 struct Gate {
     shared: Arc<Shared>,
     connections: Arc<Connections>,
-    places: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     tasks: TaskTracker,
     stage: watch::Sender<Stage>,
 }
-
-/// Counts for as long as it lives.
-struct Counted<'a>(&'a AtomicU64);
 
 // === impl Server ===
 
@@ -101,6 +95,11 @@ impl Server {
         self.connections.clone()
     }
 
+    /// Where its requests' bodies count.
+    pub fn bodies(&self) -> Arc<Bodies> {
+        self.settings.bodies.clone()
+    }
+
     /// Puts a woody service at `path`.
     pub fn route(mut self, path: impl Into<String>, service: Arc<dyn Service>) -> Self {
         self.routes.service(path.into(), service);
@@ -119,15 +118,20 @@ impl Server {
     pub async fn serve(self, shutdown: impl Future<Output = ()>, drain: impl Future<Output = ()>) {
         let time = self.settings.shutdown_timeout;
         let gate = Gate {
-            places: Arc::new(Semaphore::new(self.settings.max_connections.min(Semaphore::MAX_PERMITS))),
-            refusals: Arc::new(Semaphore::new(REFUSALS_AT_ONCE)),
+            crowd: Crowd::new(
+                self.settings.max_connections.saturating_add(self.settings.max_waiting_connections),
+                self.settings.least_idle,
+            ),
             tasks: TaskTracker::new(),
             stage: watch::Sender::new(Stage::Running),
-            connections: self.connections,
+            connections: self.connections.clone(),
             shared: Arc::new(Shared {
                 routes: self.routes,
+                connections: self.connections,
+                places: Arc::new(Semaphore::new(self.settings.max_connections.min(Semaphore::MAX_PERMITS))),
                 settings: self.settings,
                 clock: self.clock,
+                spare: Arc::new(Semaphore::new(SPARE)),
                 handlers: TaskTracker::new(),
             }),
         };
@@ -178,32 +182,28 @@ impl Gate {
     }
 
     fn admit(&self, socket: TcpStream) {
-        // Fair: a place that becomes free goes to those who wait, before anyone can try for it here.
-        if let Ok(place) = self.places.clone().try_acquire_owned() {
-            let counted = self.connections.clone();
-            let connection = connection(socket, self.shared.clone(), self.stage.subscribe());
+        let watch = Watch::new(false);
+        if let Some((member, made_room)) = self.crowd.enter(&watch, Instant::now()) {
+            self.connections.evicted.fetch_add(u64::from(made_room), Ordering::Relaxed);
+            let connection = connection(socket, watch, self.shared.clone(), self.stage.subscribe());
+            let connections = self.connections.clone();
             self.tasks.spawn(async move {
-                let _open = Counted::new(&counted.open);
-                let _place = place;
+                let _open = Counted::new(&connections.open);
+                let _member = member;
                 connection.await;
             });
             return;
         }
-        if self.connections.waiting() < self.shared.settings.max_waiting_connections as u64 {
-            self.tasks.spawn(wait(
-                socket,
-                Waiting::new(self.connections.clone()),
-                self.places.clone(),
-                self.shared.clone(),
-                self.stage.subscribe(),
-            ));
+        if let Ok(permit) = self.shared.spare.clone().try_acquire_owned() {
+            let connection = connection(socket, Watch::new(true), self.shared.clone(), self.stage.subscribe());
+            self.tasks.spawn(async move {
+                let _permit = permit;
+                connection.await;
+            });
             return;
         }
-        self.connections.refused.fetch_add(1, Ordering::Relaxed);
         // Past even that number the client sees a reset.
-        if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-            self.tasks.spawn(refuse(socket, permit));
-        }
+        self.connections.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn stop(self, end: Instant) {
@@ -231,56 +231,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Holds its place in the queue from the moment it is accepted, so that no burst can overrun the bound.
-struct Waiting(Arc<Connections>);
-
-impl Waiting {
-    fn new(connections: Arc<Connections>) -> Self {
-        connections.waiting.fetch_add(1, Ordering::Relaxed);
-        Self(connections)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-async fn wait(
-    socket: TcpStream,
-    waiting: Waiting,
-    places: Arc<Semaphore>,
-    shared: Arc<Shared>,
-    mut stage: watch::Receiver<Stage>,
-) {
-    let place = tokio::select! {
-        place = places.acquire_owned() => place,
-        _ = stage.wait_for(|stage| *stage != Stage::Running) => return,
-    };
-    // The semaphore is never closed.
-    let Ok(_place) = place else { return };
-    let connections = waiting.0.clone();
-    drop(waiting);
-    let _open = Counted::new(&connections.open);
-    connection(socket, shared, stage).await;
-}
-
-async fn refuse(mut socket: TcpStream, _permit: OwnedSemaphorePermit) {
-    let _ = timeout(REFUSAL_LINGER, async {
-        socket.write_all(TOO_MANY).await?;
-        socket.shutdown().await?;
-        let mut scratch = [0; 1024];
-        while socket.read(&mut scratch).await? > 0 {}
-        io::Result::Ok(())
-    })
-    .await;
-}
-
-async fn connection(socket: TcpStream, shared: Arc<Shared>, mut stage: watch::Receiver<Stage>) {
+async fn connection(socket: TcpStream, watch: Arc<Watch>, shared: Arc<Shared>, mut stage: watch::Receiver<Stage>) {
     let _ = socket.set_nodelay(true);
-    let watch = Watch::new();
-    let stream = TokioIo::new(Stream::new(socket, watch.clone(), &shared.settings));
+    let mut stream = Stream::new(socket, watch.clone(), &shared.settings);
+    if watch.is_spare() {
+        stream.hurry(SPARE_PATIENCE);
+    }
+    let stream = TokioIo::new(stream);
+    let told = watch.clone();
     let service = service_fn(move |request| {
         let (shared, watch) = (shared.clone(), watch.clone());
         async move { Ok::<_, Infallible>(exchange::run(&shared, &watch, request).await) }
@@ -303,6 +261,7 @@ async fn connection(socket: TcpStream, shared: Arc<Shared>, mut stage: watch::Re
                 }
                 return;
             }
+            () = told.told_to_leave() => connection.as_mut().graceful_shutdown(),
             changed = stage.changed() => {
                 // The gate outlives its tasks; without one there is nobody to wait for.
                 if changed.is_err() {
@@ -310,20 +269,5 @@ async fn connection(socket: TcpStream, shared: Arc<Shared>, mut stage: watch::Re
                 }
             }
         }
-    }
-}
-
-// === impl Counted ===
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicU64) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

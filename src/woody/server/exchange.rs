@@ -1,7 +1,8 @@
-//! One request and its reply. From the top: what HTTP asks for, the route, woody's headers, the body, the envelope, the
-//! handler.
+//! One request and its reply. From the top: what HTTP asks for, the route, woody's headers, a place, the body, the
+//! envelope, the handler.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, SERVER};
@@ -9,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
@@ -16,12 +18,13 @@ use tracing::{Instrument, Span};
 use super::head::{Head, THRIFT};
 use super::refusal::{ERROR_CLASS, ERROR_REASON, Refusal};
 use super::routes::{BadEscape, Routes, Target};
-use super::settings::ServerSettings;
+use super::settings::{Connections, ServerSettings};
 use super::stream::{Phase, Watch};
 use super::{MethodKind, Original, Plain, Reply, Request as Call, Service};
 use crate::clock::Clock;
 use crate::telemetry::{scope, trace};
 use crate::wire::{Header, HeaderError, MessageType, Reader};
+use crate::woody::bodies::Bodies;
 use crate::woody::context::Context;
 use crate::woody::error::Error;
 use crate::woody::lines::{Handled, Received};
@@ -30,15 +33,25 @@ use crate::woody::lines::{Handled, Received};
 const LONGEST_SKIP: u64 = 1_000_000;
 /// The most that a body's claimed size allocates before its bytes are here.
 const LARGEST_TRUST: u64 = 1024 * 1024;
+/// Of the connections beyond all places, how many may be peers'.
+pub(super) const SPARE_FOR_PEERS: usize = 32;
 
 /// What all connections share.
 pub(super) struct Shared {
     pub(super) routes: Routes,
     pub(super) settings: ServerSettings,
     pub(super) clock: Clock,
+    pub(super) connections: Arc<Connections>,
+    /// One for each request to a service that is worked on. Never closed.
+    pub(super) places: Arc<Semaphore>,
+    /// One for each connection that is let in although there are too many.
+    pub(super) spare: Arc<Semaphore>,
     /// Handlers live here, apart from their connections.
     pub(super) handlers: TaskTracker,
 }
+
+/// Counts for as long as it lives.
+pub(super) struct Counted<'a>(&'a AtomicU64);
 
 /// A body as it comes in, and whether some of it is still to come.
 struct Upload {
@@ -65,6 +78,9 @@ pub(super) async fn run(shared: &Shared, watch: &Arc<Watch>, request: Request<In
         }
     };
     response.headers_mut().insert(SERVER, HeaderValue::from_static("Machinegun"));
+    if watch.is_spare() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     upload.finish(watch, continues, response.headers_mut());
     response
 }
@@ -86,9 +102,14 @@ async fn answer(
         Ok(None) => return Err(Refusal::NotFound),
         Err(BadEscape) => return Err(Refusal::Bare(StatusCode::BAD_REQUEST)),
     };
+    if watch.is_spare() && !shared.takes_in_spare(&parts.headers) {
+        shared.connections.refused.fetch_add(1, Ordering::Relaxed);
+        return Err(Refusal::TooMany);
+    }
     let context = head.check(&parts, &shared.clock)?;
     *scope = scope::request(&context.trace_id, &context.span_id, &context.parent_id);
     trace::arrive(scope, context.trace.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())));
+    let _place = shared.place(&parts.headers, context.deadline).await?;
     serve(shared, watch, parts, upload, service, context).instrument(scope.clone()).await
 }
 
@@ -101,7 +122,7 @@ async fn serve(
     service: Arc<dyn Service>,
     context: Context,
 ) -> Result<Response<Full<Bytes>>, Refusal> {
-    let body = upload.read(watch, shared.settings.max_body_size).await?;
+    let body = upload.read(watch, shared.settings.max_body_size, &shared.settings.bodies).await?;
     if body.is_empty() {
         return Err(Refusal::BodyEmpty);
     }
@@ -140,10 +161,11 @@ async fn serve(
     let outcome = match shared.handlers.spawn(handler).await {
         Ok(Ok(Reply::Result { body, business })) => {
             received.handled(&business.map_or(Handled::Result, Handled::Exception));
-            Ok(result(body, business))
+            Ok(result(shared.settings.bodies.answer(body), business))
         }
         Ok(Ok(Reply::Relayed(response))) => {
             received.handled(&Handled::Result);
+            // Counted already, where it came in.
             Ok(response.map(Full::new))
         }
         Ok(Err(error)) => {
@@ -199,11 +221,56 @@ fn handler_ended(ended: JoinError) -> (Error, Option<String>) {
     }
 }
 
+// === impl Shared ===
+
+impl Shared {
+    /// A place for a request to a service, as soon as one is free. None: it has one where it comes from.
+    async fn place(&self, headers: &HeaderMap, deadline: Option<i64>) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            return Ok(Some(place));
+        }
+        if self.is_passed_on(headers) {
+            return Ok(None);
+        }
+        let _waiting = Counted::new(&self.connections.waiting);
+        let place = self.places.clone().acquire_owned();
+        let place = match deadline {
+            Some(deadline) => self.clock.timeout_at(deadline, place).await.map_err(|_| Refusal::DeadlineReached)?,
+            None => place.await,
+        };
+        Ok(place.ok())
+    }
+
+    fn is_passed_on(&self, headers: &HeaderMap) -> bool {
+        self.settings.passed_on.as_ref().is_some_and(|mark| headers.contains_key(mark))
+    }
+
+    /// On a connection beyond all places: peers alone, and no more of them than leave room for probes.
+    fn takes_in_spare(&self, headers: &HeaderMap) -> bool {
+        self.is_passed_on(headers) && self.spare.available_permits() >= SPARE_FOR_PEERS
+    }
+}
+
+// === impl Counted ===
+
+impl<'a> Counted<'a> {
+    pub(super) fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 // === impl Upload ===
 
 impl Upload {
-    /// The whole body. One that says it is too large is not read at all.
-    async fn read(&mut self, watch: &Watch, limit: usize) -> Result<Bytes, Refusal> {
+    /// The whole body. One that says that it is too large, or larger than what is left for bodies, is not read at all.
+    async fn read(&mut self, watch: &Watch, limit: usize, bodies: &Arc<Bodies>) -> Result<Bytes, Refusal> {
         let claimed = self.body.size_hint().exact();
         let too_large = |size: u64| usize::try_from(size).is_ok_and(|size| size <= limit);
         if claimed.is_some_and(|claimed| !too_large(claimed)) {
@@ -212,6 +279,8 @@ impl Upload {
         if !self.unread {
             return Ok(Bytes::new());
         }
+        let mut held = bodies.hold();
+        held.expect(claimed.unwrap_or(0)).map_err(Refusal::Overload)?;
         watch.enter(Phase::Body);
         let mut whole = Bytes::new();
         let mut parts: Vec<u8> = Vec::new();
@@ -230,12 +299,18 @@ impl Upload {
             if data.len() > limit - whole.len().max(parts.len()) {
                 return Err(Refusal::BodyTooLarge(limit));
             }
+            held.grow(data.len()).map_err(Refusal::Overload)?;
             if whole.is_empty() && parts.is_empty() {
                 whole = data;
             } else {
                 if parts.is_empty() {
-                    parts.reserve(claimed.unwrap_or(0).min(LARGEST_TRUST) as usize);
+                    parts.reserve_exact(claimed.unwrap_or(0).min(LARGEST_TRUST) as usize);
                     parts.extend_from_slice(&std::mem::take(&mut whole));
+                }
+                // Never beyond what was claimed: what is not there does not count, and must not be taken either.
+                let missing = claimed.map_or(0, |claimed| claimed as usize - parts.len());
+                if parts.capacity() < parts.len() + data.len() && missing > 0 {
+                    parts.reserve_exact(missing.min(parts.len().max(data.len())));
                 }
                 parts.extend_from_slice(&data);
             }
@@ -245,7 +320,8 @@ impl Upload {
         }
         self.unread = false;
         watch.enter(Phase::Busy);
-        Ok(if parts.is_empty() { whole } else { parts.into() })
+        parts.shrink_to_fit();
+        Ok(held.keep(if parts.is_empty() { whole } else { parts.into() }))
     }
 
     /// Sees to the rest of a body that nobody read, so that the client can take the reply.

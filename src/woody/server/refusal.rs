@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::wire::HeaderError;
+use crate::woody::bodies::Exhausted;
 use crate::woody::deadline::BadDeadline;
 use crate::woody::error::{Class, Error, reason};
 
@@ -25,6 +26,10 @@ pub(super) enum Refusal {
     Ids,
     Deadline(BadDeadline),
     DeadlineReached,
+    /// No place is left; the connection closes.
+    TooMany,
+    /// No room is left for its body.
+    Overload(Exhausted),
     BodyTooLarge(usize),
     BodyBroken(String),
     BodyEmpty,
@@ -44,7 +49,7 @@ impl Refusal {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Accept(_) => StatusCode::NOT_ACCEPTABLE,
-            Self::DeadlineReached => StatusCode::SERVICE_UNAVAILABLE,
+            Self::DeadlineReached | Self::TooMany | Self::Overload(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Ids
             | Self::Deadline(_)
             | Self::BodyTooLarge(_)
@@ -79,6 +84,11 @@ impl Refusal {
             Self::Ids => (Class::ResultUnexpected, "bad woody. id header".into()),
             Self::Deadline(bad) => (Class::ResultUnexpected, format!("bad woody.deadline header: {bad}").into()),
             Self::DeadlineReached => (Class::ResourceUnavailable, "deadline reached".into()),
+            Self::TooMany => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                (Class::ResourceUnavailable, "too many connections".into())
+            }
+            Self::Overload(exhausted) => (Class::ResourceUnavailable, exhausted.to_string().into()),
             Self::BodyTooLarge(limit) => {
                 let text = format!("body larger than {limit} bytes (woody_server.max_body_size)");
                 (Class::ResultUnexpected, text.into())

@@ -6,12 +6,13 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use super::settings::ServerSettings;
@@ -46,6 +47,15 @@ pub(super) struct Watch {
     phase: AtomicU32,
     unread: AtomicBool,
     ambiguous: AtomicBool,
+    /// Some of a reply is still to be taken by the client.
+    stalled: AtomicBool,
+    born: Instant,
+    /// Milliseconds between that and the last time that the connection became idle.
+    idle_since: AtomicU64,
+    leaving: AtomicBool,
+    leave: Notify,
+    /// One of those beyond all places.
+    spare: bool,
 }
 
 #[derive(Debug)]
@@ -60,8 +70,19 @@ pub(super) struct Stream {
     /// The watch's value that the timer was set for.
     armed: Option<u32>,
     write_timer: Option<Pin<Box<Sleep>>>,
+    least_pace: u64,
+    /// Of the body that is coming, and of the reply that is being taken, once either has made us wait.
+    coming: Option<Pace>,
+    going: Option<Pace>,
     head: HeadScan,
     lingering: bool,
+}
+
+/// How fast a client gives or takes, on the whole.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    since: Instant,
+    bytes: u64,
 }
 
 /// Counts `content-length` lines, of which hyper drops an equal second one in silence. What follows a request without a
@@ -93,23 +114,56 @@ impl Phase {
     }
 }
 
+// === impl Pace ===
+
+impl Pace {
+    fn begin() -> Self {
+        Self { since: Instant::now(), bytes: 0 }
+    }
+
+    /// How long the client may be silent now: not longer than `silence`, nor than its pace since the beginning leaves.
+    fn patience(&self, silence: Duration, least: u64) -> Duration {
+        let earned = Duration::from_millis(self.bytes.saturating_mul(1_000) / least.max(1));
+        let left = silence.saturating_add(earned).saturating_sub(self.since.elapsed());
+        left.min(silence)
+    }
+}
+
 // === impl Watch ===
 
 impl Watch {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { phase: AtomicU32::new(0), unread: AtomicBool::new(false), ambiguous: AtomicBool::new(false) })
+    pub(super) fn new(spare: bool) -> Arc<Self> {
+        Arc::new(Self {
+            phase: AtomicU32::new(0),
+            unread: AtomicBool::new(false),
+            ambiguous: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+            born: Instant::now(),
+            idle_since: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+            leave: Notify::new(),
+            spare,
+        })
     }
 
     /// Returns what [`Self::leave`] needs.
     pub(super) fn enter(&self, phase: Phase) -> u32 {
+        if phase == Phase::Idle {
+            self.note_idle();
+        }
         let changes = (self.phase.load(Ordering::Relaxed) >> 3).wrapping_add(1);
         let value = changes << 3 | phase as u32;
         self.phase.store(value, Ordering::Release);
         value
     }
 
+    fn note_idle(&self) {
+        self.idle_since.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
     /// Enters `phase`, unless something else happened since `value` was given out.
     pub(super) fn leave(&self, value: u32, phase: Phase) {
+        self.note_idle();
         let next = (value >> 3).wrapping_add(1) << 3 | phase as u32;
         let _ = self.phase.compare_exchange(value, next, Ordering::AcqRel, Ordering::Relaxed);
     }
@@ -121,6 +175,35 @@ impl Watch {
     /// The connection will close with some of a request unread.
     pub(super) fn leave_unread(&self) {
         self.unread.store(true, Ordering::Release);
+    }
+
+    /// For how long the client has asked for nothing and been owed nothing. None: it has not, or it was told to leave.
+    pub(super) fn idle_for(&self, now: Instant) -> Option<Duration> {
+        let idle = matches!(self.phase(), Phase::Fresh | Phase::Idle)
+            && !self.stalled.load(Ordering::Relaxed)
+            && !self.is_leaving();
+        let since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
+        idle.then(|| now.saturating_duration_since(self.born).saturating_sub(since))
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Asks the connection to make room for another.
+    pub(super) fn tell_to_leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.leave.notify_one();
+    }
+
+    /// Returns once it was told to leave.
+    pub(super) async fn told_to_leave(&self) {
+        self.leave.notified().await;
+    }
+
+    /// Whether this connection is one of those beyond all places.
+    pub(super) fn is_spare(&self) -> bool {
+        self.spare
     }
 
     /// The request had more than one `content-length`.
@@ -169,21 +252,33 @@ impl Stream {
             timer: None,
             armed: None,
             write_timer: None,
+            least_pace: settings.least_pace,
+            coming: None,
+            going: None,
             head: HeadScan::default(),
             lingering: false,
         }
+    }
+
+    /// Leaves the client less time to ask for something.
+    pub(super) fn hurry(&mut self, time: Duration) {
+        self.header_read = self.header_read.min(time);
     }
 
     fn arrived(&mut self, bytes: &[u8]) {
         match self.watch.phase() {
             Phase::Fresh | Phase::Idle => {
                 self.watch.enter(Phase::Head);
+                self.coming = None;
                 self.head = HeadScan::default();
                 self.scan(bytes);
             }
             Phase::Head => self.scan(bytes),
             // Entered again, for the next silence is a new one.
             Phase::Body => {
+                if let Some(coming) = &mut self.coming {
+                    coming.bytes += bytes.len() as u64;
+                }
                 self.watch.enter(Phase::Body);
             }
             Phase::Busy | Phase::Skip => {}
@@ -208,12 +303,17 @@ impl Stream {
         let value = self.watch.phase.load(Ordering::Acquire);
         let phase = Phase::of(value);
         if self.armed != Some(value) {
-            self.sleep(match phase {
+            let time = match phase {
                 Phase::Busy => return Poll::Pending,
                 Phase::Fresh | Phase::Head | Phase::Skip => self.header_read,
                 Phase::Idle => self.idle,
-                Phase::Body => self.body_read,
-            });
+                Phase::Body => self.coming.get_or_insert_with(Pace::begin).patience(self.body_read, self.least_pace),
+            };
+            // A timer takes a moment to fire, and the next byte may be faster.
+            if time.is_zero() && phase == Phase::Body {
+                return Poll::Ready(phase);
+            }
+            self.sleep(time);
             self.armed = Some(value);
         }
         match &mut self.timer {
@@ -238,10 +338,21 @@ impl Stream {
         }
     }
 
+    fn taken(&mut self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
+        self.write_timer = None;
+        if let (Some(going), Ok(written)) = (&mut self.going, &written) {
+            going.bytes += *written as u64;
+        }
+        Poll::Ready(written)
+    }
+
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let time = self.write;
-        let timer = self.write_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
-        ready!(timer.as_mut().poll(context));
+        self.watch.stalled.store(true, Ordering::Relaxed);
+        let time = self.going.get_or_insert_with(Pace::begin).patience(self.write, self.least_pace);
+        if !time.is_zero() {
+            let timer = self.write_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+            ready!(timer.as_mut().poll(context));
+        }
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no reply")))
     }
 }
@@ -270,10 +381,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.socket).poll_write(context, bytes) {
-            Poll::Ready(written) => {
-                self.write_timer = None;
-                Poll::Ready(written)
-            }
+            Poll::Ready(written) => self.taken(written),
             Poll::Pending => self.poll_stalled(context),
         }
     }
@@ -284,10 +392,7 @@ impl AsyncWrite for Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.socket).poll_write_vectored(context, slices) {
-            Poll::Ready(written) => {
-                self.write_timer = None;
-                Poll::Ready(written)
-            }
+            Poll::Ready(written) => self.taken(written),
             Poll::Pending => self.poll_stalled(context),
         }
     }
@@ -302,6 +407,9 @@ impl AsyncWrite for Stream {
         if self.poll_timer(context).is_ready() {
             context.waker().wake_by_ref();
         }
+        // It flushes when nothing is left to be written.
+        self.going = None;
+        self.watch.stalled.store(false, Ordering::Relaxed);
         Pin::new(&mut self.socket).poll_flush(context)
     }
 
@@ -339,6 +447,21 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_keeps_the_pace_may_be_silent_now_and_then_and_who_does_not_runs_out_of_patience() {
+        let silence = Duration::from_secs(10);
+        let after = |seconds, bytes| {
+            let since =
+                Instant::now().checked_sub(Duration::from_secs(seconds)).expect("a host that is up for so long");
+            Pace { since, bytes }.patience(silence, 100).as_secs_f64().round()
+        };
+        assert_eq!(after(0, 0), 10.0);
+        assert_eq!(after(4, 0), 6.0);
+        assert_eq!(after(60, 6_000), 10.0, "it has kept up");
+        assert_eq!(after(60, 5_500), 5.0);
+        assert_eq!(after(60, 60), 0.0, "a byte a second");
+    }
 
     #[test]
     fn content_lengths_are_counted_however_the_bytes_are_cut() {
