@@ -2,20 +2,24 @@
 
 use std::sync::atomic::Ordering;
 
-use machinegun::engine::{Bound, EngineError};
-use machinegun::machine::Impact;
+use futures_util::FutureExt;
+use machinegun::engine::{Bound, EngineError, EngineOptions, NamespaceOptions};
+use machinegun::machine::{Impact, Refusal, StatusKind};
 use machinegun::wire::Value;
 
 use crate::faulty::Fault;
 use crate::on_every_storage;
 use crate::scripted::{done, reply};
-use crate::world::{Mg, World, call, ok, until};
+use crate::world::{Mg, World, call, id, memory, ok, until};
 
 on_every_storage!(
     a_full_queue_refuses_and_says_so,
     machines_being_loaded_are_bounded_and_those_that_are_loaded_are_not,
     a_machine_that_waits_for_its_processor_is_not_loading_any_more,
     steps_in_flight_are_bounded_in_all_and_per_namespace,
+    arguments_of_one_namespace_are_bounded_in_bytes,
+    while_memory_is_short_no_work_is_taken_and_reads_go_on,
+    a_cache_that_must_shrink_lets_idle_machines_go,
     callers_who_hang_up_do_not_widen_the_bound,
     reads_and_notifications_go_on_while_steps_are_refused,
     a_timer_refused_by_a_bound_fires_a_moment_later,
@@ -107,6 +111,122 @@ async fn steps_in_flight_are_bounded_in_all_and_per_namespace(mg: Mg) {
         })
         .await;
     check(&in_all).await;
+}
+
+async fn arguments_of_one_namespace_are_bounded_in_bytes(mut mg: Mg) {
+    mg.others.push("other".to_owned());
+    let mg = mg.with(|options, _| options.arguments_per_namespace = 10_000).start().await;
+    mg.machine("m", done()).await;
+    let mut gate = mg.processor.hold("m");
+    let large = "x".repeat(6_000);
+    let running = mg.ask("m", call(&large));
+    gate.reached().await;
+    assert_eq!(mg.call("else", &large).await, overload(Bound::Bodies));
+    assert_eq!(refusals(&mg, Bound::Bodies), 1);
+    // What is small goes on, and so does another namespace.
+    assert_eq!(mg.call("else", "x").await, Err(Refusal::MachineNotFound.into()));
+    let other = mg.engine.namespace(b"other").unwrap().execute(id("m"), call(&large), mg.request()).await;
+    assert_eq!(other, Err(Refusal::MachineNotFound.into()));
+    gate.open();
+    running.await.unwrap();
+    assert_eq!(mg.call("m", &large).await, ok(&large));
+}
+
+async fn while_memory_is_short_no_work_is_taken_and_reads_go_on(mg: Mg) {
+    let mg = mg.start().await;
+    mg.three_events("m").await;
+    mg.machine("timed", done().timer(1)).await;
+    let mut gate = mg.processor.hold("m");
+    let running = mg.ask("m", call("running"));
+    gate.reached().await;
+    mg.engine.set_short(true);
+    assert_eq!(mg.call("m", "x").await, overload(Bound::Memory));
+    assert_eq!(mg.init("new").await, overload(Bound::Memory));
+    assert_eq!(mg.notify("m", "x").await, Err(EngineError::Overload(Bound::Memory)));
+    assert_eq!(refusals(&mg, Bound::Memory), 3);
+    assert_eq!(mg.events("m").await.len(), 3);
+    gate.open();
+    assert_eq!(running.await, ok("running"), "what runs goes on");
+    // A timer is put off, time and again, and no failure of its processor's.
+    for _ in 0..10 {
+        mg.advance(1_500);
+        mg.settle().await;
+    }
+    assert_eq!(mg.processor.count(), 3);
+    mg.engine.set_short(false);
+    mg.advance(1_500);
+    mg.processor.question(4).await;
+    mg.settle().await;
+    assert_eq!(mg.stored("timed").await.kind(), StatusKind::Sleeping);
+    assert_eq!(mg.call("m", "x").await, ok("x"));
+}
+
+async fn a_cache_that_must_shrink_lets_idle_machines_go(mg: Mg) {
+    let mg = mg.start().await;
+    for n in 0..10 {
+        mg.three_events(&format!("m{n}")).await;
+    }
+    let mut gate = mg.processor.hold("m0");
+    let running = mg.ask("m0", call("running"));
+    gate.reached().await;
+    let held = mg.engine.cached_bytes();
+    mg.engine.allow_cache(held / 2);
+    until(|| mg.metric("machinegun_workers", "ns") <= 6).await;
+    assert!(mg.engine.cached_bytes() <= held / 2);
+    mg.engine.allow_cache(0);
+    until(|| mg.metric("machinegun_workers", "ns") == 1).await;
+    gate.open();
+    assert_eq!(running.await, ok("running"));
+    assert_eq!(mg.call("m9", "x").await, ok("x"));
+    let (allowed, capacity) = mg.engine.cache_allowed();
+    assert_eq!(allowed, 0);
+    mg.engine.allow_cache(usize::MAX);
+    assert_eq!(mg.engine.cache_allowed(), (capacity, capacity));
+    mg.call("m9", "x").await.unwrap();
+    let reads = mg.storage.reads.load(Ordering::SeqCst);
+    mg.call("m9", "x").await.unwrap();
+    assert_eq!(mg.storage.reads.load(Ordering::SeqCst), reads, "it is held again");
+}
+
+/// As many as a service takes in all.
+#[tokio::test]
+async fn ten_thousand_calls_on_one_machine_leave_all_others_unharmed() {
+    const CALLS: usize = 10_000;
+    let mut mg = memory();
+    mg.others.push("other".to_owned());
+    let set = |options: &mut EngineOptions, _: &mut NamespaceOptions| {
+        options.steps_in_flight_per_namespace = 5_000;
+        options.machine_queue_limit = 10_000;
+    };
+    let mg = mg.with(set).start().await;
+    mg.machine("m", done()).await;
+    let mut gate = mg.processor.hold("m");
+    let running = mg.ask("m", call("running"));
+    gate.reached().await;
+    let mut waiting = Vec::new();
+    for _ in 0..CALLS {
+        let mut asked = mg.ask("m", call("waiting"));
+        match (&mut asked).now_or_never() {
+            None => waiting.push(asked),
+            Some(refused) => assert_eq!(refused, overload(Bound::MachineQueue)),
+        }
+    }
+    assert_eq!(waiting.len(), 2_500, "half of what its namespace may have");
+    assert_eq!(refusals(&mg, Bound::MachineQueue), (CALLS - waiting.len()) as i64);
+    mg.machine("neighbour", done().timer(1)).await;
+    assert_eq!(mg.call("neighbour", "x").await, ok("x"));
+    mg.advance(1_000);
+    mg.processor.question(5).await;
+    let other = mg.engine.namespace(b"other").unwrap();
+    other.execute(id("m"), Impact::Init { args: Value::str("") }, mg.request()).await.unwrap();
+    assert_eq!(other.execute(id("m"), call("y"), mg.request()).await, ok("y"));
+    assert_eq!(mg.events("m").await, [], "reads pass the queue by");
+    gate.open();
+    running.await.unwrap();
+    for asked in waiting {
+        assert_eq!(asked.await, ok("waiting"));
+    }
+    assert_eq!(mg.call("m", "again").await, ok("again"));
 }
 
 async fn callers_who_hang_up_do_not_widen_the_bound(mg: Mg) {
