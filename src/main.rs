@@ -84,6 +84,9 @@ async fn serve(path: &Path) -> Result<(), Box<dyn Error>> {
     for notice in &report.notices {
         tracing::warn!("{notice}");
     }
+    if let Some(short) = service::allow_open_files(&settings) {
+        tracing::warn!("{short}");
+    }
     let running = service::start(settings).await?;
     // IMPORTANT: before it says that it is up: whoever waits for that may tell it to stop at once.
     service::stop_at_signal(running.stopper())?;

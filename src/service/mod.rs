@@ -4,6 +4,7 @@ mod checks;
 mod ledgers;
 mod memory;
 mod namespaces;
+mod open_files;
 mod sharing;
 mod sinks;
 
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub use open_files::allow_open_files;
 
 use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};

@@ -226,6 +226,15 @@ impl Machinegun {
         Pid::from_raw(self.child.id().expect("a running process") as i32).expect("a process id")
     }
 
+    /// The most memory that it has had so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero()));
+        let status = status.expect("a running process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        let kilobytes = peak.trim().strip_suffix(" kB").expect("kilobytes");
+        kilobytes.parse::<u64>().expect("a number") << 10
+    }
+
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("the service takes the signal");
     }
