@@ -17,6 +17,7 @@ mod namespace;
 mod outage;
 mod outbox;
 mod owner;
+mod patience;
 mod registry;
 mod schedule;
 mod shards;

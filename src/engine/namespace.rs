@@ -11,6 +11,7 @@ use tracing::{Instrument, Span};
 use super::backlog::Backlog;
 use super::census::{Census, Numbers};
 use super::error::{Bound, EngineError};
+use super::patience::Begun;
 use super::registry::{Registry, Rejected};
 use super::schedule::{Next, Schedule};
 use super::worker::{Message, Queued, Reply, Worker};
@@ -21,6 +22,7 @@ use crate::machine::{
     CommitId, Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext,
     Success, slice,
 };
+use crate::storage::StorageError;
 use crate::telemetry::metrics::{Scheduler, Stored};
 use crate::telemetry::trace::{happened, traced};
 use crate::telemetry::{Metrics, NamespaceMetrics};
@@ -182,12 +184,18 @@ impl NamespaceEngine {
         }
         let admitted = self.admit(&impact)?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { impact, request, reply: Reply::new(reply), admitted, scope: Span::current() };
+        let begun = Arc::new(Begun::default());
+        let reply = Reply::new(reply);
+        let queued = Queued { impact, request, reply, admitted, begun: begun.clone(), scope: Span::current() };
         self.send(&id, Message::Step(Box::new(queued)))?;
         failpoint::reached(Failpoint::StepQueued);
         match self.shared.clock.timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(EngineError::Killed),
+            Err(_) if self.registry.awaits_store(&id) && begun.give_up() => {
+                Err(StorageError::Unavailable("the deadline passed while the machine waited for the store".to_owned())
+                    .into())
+            }
             Err(_) => Err(EngineError::TimedOut),
         }
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::cache::Cached;
+use super::patience::Store;
 use super::worker::Message;
 use crate::machine::MachineId;
 
@@ -28,12 +29,14 @@ pub(super) type Cell = Arc<Mutex<Option<Cached>>>;
 struct Handle {
     queue: mpsc::Sender<Message>,
     cell: Cell,
+    store: Store,
 }
 
 /// What a new worker gets.
 pub(super) struct Seat {
     pub(super) queue: mpsc::Receiver<Message>,
     pub(super) cell: Cell,
+    pub(super) store: Store,
 }
 
 /// Why a message was not queued.
@@ -88,10 +91,10 @@ impl Registry {
         let (queue, receiver) = mpsc::channel(self.queue_limit);
         // The queue is new, and holds at least one.
         queue.try_send(message).map_err(|_| Rejected::QueueFull)?;
-        let cell = Cell::default();
+        let (cell, store) = (Cell::default(), Store::default());
         let key = MachineId::new(Bytes::copy_from_slice(id.as_bytes())).unwrap_or_else(|_| id.clone());
-        shard.insert(key, Handle { queue, cell: cell.clone() });
-        start(Seat { queue: receiver, cell }, permit);
+        shard.insert(key, Handle { queue, cell: cell.clone(), store: store.clone() });
+        start(Seat { queue: receiver, cell, store }, permit);
         Ok(())
     }
 
@@ -101,6 +104,11 @@ impl Registry {
             // A full queue is busy enough: what is told here is only advice.
             let _ = handle.queue.try_send(message);
         }
+    }
+
+    /// Whether a machine waits for the store.
+    pub(super) fn awaits_store(&self, id: &MachineId) -> bool {
+        self.shard(id).get(id).is_some_and(|handle| handle.store.is_awaited())
     }
 
     /// The cell of a loaded machine.

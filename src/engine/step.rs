@@ -57,8 +57,11 @@ impl Worker {
             return Ok(record);
         }
         self.namespace.metrics.cache_miss.inc();
-        let read = self.shared().storage.read(&self.key, None);
-        let loaded = self.namespace.stored(Stored::GetMachine, read).await;
+        let loaded = {
+            let _awaited = self.store.awaited();
+            let read = self.shared().storage.read(&self.key, None);
+            self.namespace.stored(Stored::GetMachine, read).await
+        };
         self.loaded();
         match loaded {
             Ok(loaded) => {
@@ -208,6 +211,7 @@ impl Worker {
             mg.machine.ns = self.key.ns.as_str(),
             mg.machine.id = %self.key.id,
         );
+        self.may_begin()?;
         failpoint::reached_by(Failpoint::BeforeProcessor, impact);
         let answer = self.namespace.options.processor.ask(question).instrument(span);
         let outcome = self.shared().clock.timeout_at(deadline.saturating_add(GUARD_MS), answer).await;
@@ -232,9 +236,11 @@ impl Worker {
         if let Some(events) = self.cached(|cached| cached.events(slice)).flatten() {
             return Ok(events);
         }
-        let storage = &self.shared().storage;
-        let read = storage.events(&self.key, record.epoch, slice.first, slice.last);
-        let mut events = self.namespace.stored(Stored::GetEvents, read).await?;
+        let mut events = {
+            let _awaited = self.store.awaited();
+            let read = self.shared().storage.events(&self.key, record.epoch, slice.first, slice.last);
+            self.namespace.stored(Stored::GetEvents, read).await?
+        };
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| {
             if let Some(cached) = cell {
@@ -289,6 +295,7 @@ impl Worker {
                 tag: step.tag,
                 ledgers: if step.events.is_empty() { Vec::new() } else { self.namespace.options.ledgers.clone() },
             };
+            self.may_begin()?;
             failpoint::reached_by(Failpoint::BeforeCommit, impact);
             match self.commit(commit, request.deadline).await? {
                 Put::Committed => break (next, step.events, decision.answer),
@@ -318,6 +325,8 @@ impl Worker {
         let Shared { storage, clock, stopping, outage, .. } = self.shared();
         let mut attempt = 0;
         let mut last = false;
+        // From the first refusal on: what waits behind this was not begun. An unknown result is another matter.
+        let mut awaited = None;
         loop {
             let outcome = self.namespace.stored(Stored::PutMachine, storage.commit(commit.clone())).await;
             if !matches!(outcome, Committed::Refused(_) | Committed::Unknown(_)) {
@@ -334,6 +343,10 @@ impl Worker {
             let delay = self.namespace.options.storage_retries.delay(attempt, random_unit());
             let wait = delay.and_then(|delay| i64::try_from(delay.as_millis()).ok()).unwrap_or(LONGEST_WAIT_MS);
             let until = clock.now().saturating_add(wait);
+            awaited = match unknown {
+                true => None,
+                false => awaited.or_else(|| Some(self.store.awaited())),
+            };
             if unknown {
                 // What is held may be outdated: those who pass the queue by read the store until this is settled.
                 self.forget();

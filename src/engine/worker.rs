@@ -14,6 +14,7 @@ use super::error::EngineError;
 use super::namespace::{Admitted, NamespaceEngine, Ticket};
 use super::outbox::Outbox;
 use super::owner::Ownership;
+use super::patience::{Begun, Store};
 use super::registry::{Cell, Seat};
 use super::{Request, Shared};
 use crate::clock::Stopwatch;
@@ -41,6 +42,7 @@ pub(super) struct Queued {
     pub(super) request: Request,
     pub(super) reply: Reply,
     pub(super) admitted: Admitted,
+    pub(super) begun: Arc<Begun>,
     /// The step is taken in the scope of the request that asked for it.
     pub(super) scope: Span,
 }
@@ -54,6 +56,9 @@ pub(super) struct Worker {
     pub(super) key: MachineKey,
     queue: mpsc::Receiver<Message>,
     cell: Cell,
+    pub(super) store: Store,
+    /// Of the step that is being worked off, if somebody waits for it.
+    begun: Option<Arc<Begun>>,
     /// Held until the first load is done.
     loading: Option<OwnedSemaphorePermit>,
     /// What the schedule was last told, so that steps that change nothing don't touch it.
@@ -111,12 +116,14 @@ impl Worker {
     ) -> Self {
         namespace.metrics.workers.inc();
         let ownership = Ownership::new(&namespace, &key);
-        let Seat { queue, cell } = seat;
+        let Seat { queue, cell, store } = seat;
         Self {
             namespace,
             key,
             queue,
             cell,
+            store,
+            begun: None,
             loading: Some(loading),
             scheduled: None,
             left: false,
@@ -175,7 +182,7 @@ impl Worker {
     }
 
     async fn work_off(&mut self, queued: Queued) {
-        let Queued { impact, request, reply, admitted, .. } = queued;
+        let Queued { impact, request, reply, admitted, begun, .. } = queued;
         // Whoever asked is told that the time is over: what was not begun is dropped.
         if self.shared().clock.now() >= request.deadline {
             tracing::warn!("dropped a request whose deadline passed while it waited");
@@ -187,11 +194,13 @@ impl Worker {
             return reply.send(Err(EngineError::NotOwner));
         }
         self.committed_events = false;
+        self.begun = Some(begun);
         let answer = AssertUnwindSafe(self.take(&impact, &request)).catch_unwind().await;
         let mut answer = answer.unwrap_or_else(|_| {
             self.panicked();
             Err(EngineError::Killed)
         });
+        self.begun = None;
         self.ship();
         if (answer.is_ok() || self.committed_events) && self.replies_wait() {
             answer = match self.acknowledged(request.deadline).await {
@@ -203,6 +212,14 @@ impl Worker {
         drop(admitted);
         failpoint::reached_by(Failpoint::BeforeAnswer, &impact);
         reply.send(answer);
+    }
+
+    /// Before anybody is asked about a step or anything of it is put.
+    pub(super) fn may_begin(&self) -> Result<(), EngineError> {
+        match &self.begun {
+            Some(begun) if !begun.begin() => Err(EngineError::TimedOut),
+            _ => Ok(()),
+        }
     }
 
     /// The step ended in the middle of anything: what is held is read again.

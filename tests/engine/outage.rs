@@ -15,6 +15,9 @@ use crate::world::{Answer, Asked, Mg, World, call, ok};
 on_every_storage!(
     a_store_that_is_gone_for_minutes_is_told_soon_and_nothing_is_lost,
     a_store_that_refuses_now_and_then_is_no_outage,
+    a_call_behind_a_timer_that_the_store_refuses_is_surely_not_done,
+    a_call_whose_machine_can_not_be_read_in_time_is_surely_not_done,
+    a_call_whose_commit_may_have_been_done_is_unknown,
 );
 
 /// Turns the clock by little until it is answered.
@@ -84,4 +87,55 @@ async fn a_store_that_refuses_now_and_then_is_no_outage(mg: Mg) {
         assert_eq!(mg.events("m").await.len(), round);
         mg.advance(60_000);
     }
+}
+
+async fn a_call_behind_a_timer_that_the_store_refuses_is_surely_not_done(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done().timer(1)).await;
+    mg.storage.down.store(true, Ordering::SeqCst);
+    mg.processor.then(done().event("fired"));
+    mg.advance(1_000);
+    mg.processor.question(2).await;
+    mg.quiet().await;
+    // It is behind the timer's step, which is put again and again.
+    let asked = mg.ask_by("m", call("x"), mg.clock.now() + 5);
+    mg.advance(5);
+    assert_unavailable(&asked.await);
+    mg.storage.down.store(false, Ordering::SeqCst);
+    mg.processor.behave(|_| reply("here").into());
+    assert_eq!(answered(&mg, mg.ask("m", call("y"))).await, ok("here"));
+    assert!(!mg.processor.asks().contains(&"call x".to_owned()), "{:?}", mg.processor.asks());
+    assert_eq!(mg.events("m").await, [(1, "fired".to_owned())]);
+}
+
+async fn a_call_whose_machine_can_not_be_read_in_time_is_surely_not_done(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    let mg = mg.restart(1).await;
+    let mut gate = mg.storage.hold_reads();
+    let first = mg.ask_by("m", call("first"), mg.clock.now() + 10);
+    gate.reached().await;
+    let behind = mg.ask_by("m", call("behind"), mg.clock.now() + 10);
+    mg.advance(10);
+    assert_unavailable(&first.await);
+    assert_unavailable(&behind.await);
+    gate.open();
+    assert_eq!(mg.call("m", "x").await, ok("x"));
+    assert_eq!(mg.processor.asks(), ["init ", "call x"]);
+}
+
+async fn a_call_whose_commit_may_have_been_done_is_unknown(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.storage.then(crate::faulty::Fault::Unknown { applied: true });
+    mg.processor.then(reply("").event("x"));
+    let running = mg.ask_by("m", call("x"), mg.clock.now() + 5);
+    mg.processor.question(2).await;
+    mg.quiet().await;
+    let behind = mg.ask_by("m", call("behind"), mg.clock.now() + 5);
+    mg.advance(5);
+    assert_eq!(running.await, Err(EngineError::TimedOut));
+    assert_eq!(behind.await, Err(EngineError::TimedOut));
+    assert_eq!(answered(&mg, mg.ask("m", call("y"))).await, ok("y"));
+    assert_eq!(mg.events("m").await, [(1, "x".to_owned())]);
 }
