@@ -112,7 +112,7 @@ impl Worker {
             return Ok(true);
         }
         let standing = self.shared().storage.standing(&self.key);
-        let standing = self.namespace.stored(Stored::GetMachine, standing).await?;
+        let standing = self.stored(Stored::GetMachine, standing).await?;
         Ok(standing == record.map(|record| record.commit))
     }
 

@@ -57,11 +57,8 @@ impl Worker {
             return Ok(record);
         }
         self.namespace.metrics.cache_miss.inc();
-        let loaded = {
-            let _awaited = self.store.awaited();
-            let read = self.shared().storage.read(&self.key, None);
-            self.namespace.stored(Stored::GetMachine, read).await
-        };
+        let read = self.shared().storage.read(&self.key, None);
+        let loaded = self.stored(Stored::GetMachine, read).await;
         self.loaded();
         match loaded {
             Ok(loaded) => {
@@ -236,11 +233,9 @@ impl Worker {
         if let Some(events) = self.cached(|cached| cached.events(slice)).flatten() {
             return Ok(events);
         }
-        let mut events = {
-            let _awaited = self.store.awaited();
-            let read = self.shared().storage.events(&self.key, record.epoch, slice.first, slice.last);
-            self.namespace.stored(Stored::GetEvents, read).await?
-        };
+        let storage = &self.shared().storage;
+        let read = storage.events(&self.key, record.epoch, slice.first, slice.last);
+        let mut events = self.stored(Stored::GetEvents, read).await?;
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| {
             if let Some(cached) = cell {
@@ -325,8 +320,7 @@ impl Worker {
         let Shared { storage, clock, stopping, outage, .. } = self.shared();
         let mut attempt = 0;
         let mut last = false;
-        // From the first refusal on: what waits behind this was not begun. An unknown result is another matter.
-        let mut awaited = None;
+        let _awaited = self.store.awaited();
         loop {
             let outcome = self.namespace.stored(Stored::PutMachine, storage.commit(commit.clone())).await;
             if !matches!(outcome, Committed::Refused(_) | Committed::Unknown(_)) {
@@ -343,10 +337,6 @@ impl Worker {
             let delay = self.namespace.options.storage_retries.delay(attempt, random_unit());
             let wait = delay.and_then(|delay| i64::try_from(delay.as_millis()).ok()).unwrap_or(LONGEST_WAIT_MS);
             let until = clock.now().saturating_add(wait);
-            awaited = match unknown {
-                true => None,
-                false => awaited.or_else(|| Some(self.store.awaited())),
-            };
             if unknown {
                 // What is held may be outdated: those who pass the queue by read the store until this is settled.
                 self.forget();

@@ -173,7 +173,7 @@ impl Worker {
         for debt in record.payable() {
             epochs.push(debt.epoch);
             let delete = self.shared().storage.delete_epoch(&self.key, debt.epoch, debt.last_event);
-            let paid = self.namespace.stored(Stored::DeleteEvents, delete).await;
+            let paid = self.stored(Stored::DeleteEvents, delete).await;
             if let Err(error) = paid {
                 return self.postponed(&error.into());
             }
@@ -207,7 +207,7 @@ impl Worker {
             return self.settle(record.as_ref(), &[], &[]).await;
         }
         let search = self.shared().storage.notifications(&self.key, NOTIFICATION_PAGE);
-        let waiting = match self.namespace.stored(Stored::SearchNotifications, search).await {
+        let waiting = match self.stored(Stored::SearchNotifications, search).await {
             Ok(waiting) => waiting,
             Err(error) => return self.postponed(&error.into()),
         };
@@ -294,7 +294,7 @@ impl Worker {
         }
         failpoint::reached(Failpoint::BeforeSettling);
         let settle = self.shared().storage.settle_notifications(&self.key, delete, park);
-        match self.namespace.stored(Stored::DeleteNotifications, settle).await {
+        match self.stored(Stored::DeleteNotifications, settle).await {
             Ok(()) => {
                 failpoint::reached(Failpoint::AfterSettling);
                 Woken::Done

@@ -20,6 +20,7 @@ use super::{Request, Shared};
 use crate::clock::Stopwatch;
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{Impact, MachineKey, NotificationId, Record, RequestContext, Success};
+use crate::telemetry::metrics::Stored;
 use crate::telemetry::scope;
 use crate::telemetry::trace::{self, traced};
 
@@ -212,6 +213,12 @@ impl Worker {
         drop(admitted);
         failpoint::reached_by(Failpoint::BeforeAnswer, &impact);
         reply.send(answer);
+    }
+
+    /// Waits for a request to the store, and so does the machine.
+    pub(super) async fn stored<T>(&self, what: Stored, request: impl Future<Output = T>) -> T {
+        let _awaited = self.store.awaited();
+        self.namespace.stored(what, request).await
     }
 
     /// Before anybody is asked about a step or anything of it is put.

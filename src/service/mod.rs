@@ -199,7 +199,8 @@ async fn run(
     let cluster = match shards {
         None => None,
         Some(shards) => {
-            sharing::join(&settings, address, &storage, shards, &engine, snowflakes, &metrics, &replies).await?
+            let client = sharing::client(&settings, &clock, snowflakes, &replies);
+            sharing::join(&settings, address, &storage, shards, &engine, client, &metrics).await?
         }
     };
     let automaton = Arc::new(Automaton::new(engine.clone(), interfaces, cluster.clone()));

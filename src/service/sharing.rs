@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Uri;
 
 use super::{StartError, steps_may_take};
-use crate::clock::Snowflakes;
+use crate::clock::{Clock, Snowflakes};
 use crate::cluster::{Cluster, ClusterOptions, own_address};
 use crate::config::{DynamodbSettings, Settings, StorageSettings};
 use crate::engine::{Engine, Shards};
@@ -22,15 +22,30 @@ const PEER_POOL_SIZE: usize = 256;
 /// How long an idle connection to another instance is kept: well below a server's idle timeout.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
+/// Calls the other instances.
+pub(super) fn client(settings: &Settings, clock: &Clock, snowflakes: Arc<Snowflakes>, replies: &Arc<Bodies>) -> Client {
+    let pool_size = match &settings.storage {
+        StorageSettings::Dynamodb(table) => table.peer_pool_size,
+        StorageSettings::Embedded(_) | StorageSettings::Memory => PEER_POOL_SIZE,
+    };
+    let client = ClientSettings {
+        pool_size,
+        keep_alive: KEEP_ALIVE,
+        max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
+        replies: replies.clone(),
+        ..ClientSettings::default()
+    };
+    Client::new(client, clock.clone(), snowflakes)
+}
+
 pub(super) async fn join(
     settings: &Settings,
     listening: SocketAddr,
     storage: &Arc<dyn Storage>,
     shards: Arc<Shards>,
     engine: &Arc<Engine>,
-    snowflakes: Arc<Snowflakes>,
+    client: Client,
     metrics: &Arc<Metrics>,
-    replies: &Arc<Bodies>,
 ) -> Result<Option<Arc<Cluster>>, StartError> {
     let table = match &settings.storage {
         StorageSettings::Dynamodb(table) => Some(table),
@@ -41,14 +56,6 @@ pub(super) async fn join(
         lease_time: table.map_or(LEASE_TIME, |table| table.lease_time),
         release_time: steps_may_take(settings),
     };
-    let client = ClientSettings {
-        pool_size: table.map_or(PEER_POOL_SIZE, |table| table.peer_pool_size),
-        keep_alive: KEEP_ALIVE,
-        max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
-        replies: replies.clone(),
-        ..ClientSettings::default()
-    };
-    let client = Client::new(client, engine.clock().clone(), snowflakes);
     Ok(Cluster::join(storage.clone(), shards, engine.clone(), client, metrics.clone(), options))
 }
 

@@ -17,7 +17,7 @@ on_every_storage!(
     a_store_that_refuses_now_and_then_is_no_outage,
     a_call_behind_a_timer_that_the_store_refuses_is_surely_not_done,
     a_call_whose_machine_can_not_be_read_in_time_is_surely_not_done,
-    a_call_whose_commit_may_have_been_done_is_unknown,
+    a_call_whose_commit_may_have_been_done_is_unknown_and_those_behind_it_are_surely_not_done,
 );
 
 /// Turns the clock by little until it is answered.
@@ -124,18 +124,18 @@ async fn a_call_whose_machine_can_not_be_read_in_time_is_surely_not_done(mg: Mg)
     assert_eq!(mg.processor.asks(), ["init ", "call x"]);
 }
 
-async fn a_call_whose_commit_may_have_been_done_is_unknown(mg: Mg) {
+async fn a_call_whose_commit_may_have_been_done_is_unknown_and_those_behind_it_are_surely_not_done(mg: Mg) {
     let mg = mg.start().await;
     mg.machine("m", done()).await;
-    mg.storage.then(crate::faulty::Fault::Unknown { applied: true });
+    let mut gate = mg.storage.hold();
     mg.processor.then(reply("").event("x"));
     let running = mg.ask_by("m", call("x"), mg.clock.now() + 5);
-    mg.processor.question(2).await;
-    mg.quiet().await;
+    gate.reached().await;
     let behind = mg.ask_by("m", call("behind"), mg.clock.now() + 5);
     mg.advance(5);
     assert_eq!(running.await, Err(EngineError::TimedOut));
-    assert_eq!(behind.await, Err(EngineError::TimedOut));
+    assert_unavailable(&behind.await);
+    gate.open();
     assert_eq!(answered(&mg, mg.ask("m", call("y"))).await, ok("y"));
     assert_eq!(mg.events("m").await, [(1, "x".to_owned())]);
 }
