@@ -256,7 +256,11 @@ async fn replies_take_no_more_memory_than_they_may_and_one_namespace_leaves_othe
     for answer in answers {
         let Err(Failure::Failed(error)) = answer else { panic!("there was no answer: {answer:?}") };
         let overload = error.details.contains("overload: limits.bodies.replies is reached");
-        assert_eq!(error.class == Class::ResourceUnavailable, overload, "{error}");
+        // The one that found room has sent too little by the deadline.
+        assert!(
+            if overload { error.class == Class::ResourceUnavailable } else { error.details.contains("timeout") },
+            "{error}"
+        );
         refused += usize::from(overload);
     }
     assert!(refused >= MACHINES - 2, "{refused} were refused");
