@@ -258,6 +258,18 @@ async fn what_another_server_passes_on_has_its_place_there() {
 }
 
 #[tokio::test]
+async fn who_dribbles_keeps_nobody_else_from_being_worked_on() {
+    let world = world_with(|settings| settings.max_connections = 1).await;
+    let mut slow = world.connect().await;
+    let request = Request::new().bytes();
+    let (first, rest) = request.split_at(request.len() - 1);
+    slow.send(first).await;
+    world.exchange(&Request::new()).await.is_result(STR_REPLY);
+    slow.send(rest).await;
+    slow.answer().await.is_result(STR_REPLY);
+}
+
+#[tokio::test]
 async fn a_body_that_dribbles_in_is_cut() {
     let mut world = world_with(|settings| {
         settings.body_read_timeout = SHORT;

@@ -1,5 +1,5 @@
-//! One request and its reply. From the top: what HTTP asks for, the route, woody's headers, a place, the body, the
-//! envelope, the handler.
+//! One request and its reply. From the top: what HTTP asks for, the route, woody's headers, the body, the envelope, a
+//! place, the handler.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -109,7 +109,6 @@ async fn answer(
     let context = head.check(&parts, &shared.clock)?;
     *scope = scope::request(&context.trace_id, &context.span_id, &context.parent_id);
     trace::arrive(scope, context.trace.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())));
-    let _place = shared.place(&parts.headers, context.deadline).await?;
     serve(shared, watch, parts, upload, service, context).instrument(scope.clone()).await
 }
 
@@ -137,6 +136,8 @@ async fn serve(
             false => Refusal::UnknownFunction(header.name),
         });
     };
+    // Behind the body: who dribbles keeps nobody else from being worked on.
+    let _place = shared.place(&parts.headers, context.deadline).await?;
     let original = Original { uri: parts.uri, headers: parts.headers, body };
     let call = Call { context, name: header.name, args, seqid: header.seqid, original };
     // The message's type counts for as much as the method's: no answer is awaited where either says so.

@@ -2,11 +2,11 @@
 //!
 //! Policy. Handlers are detached: neither a client that hangs up nor a stop of the server ends one. Everything a client
 //! can hold is bounded: connections, headers, body size, bytes of all bodies, silence, and how slowly it gives and takes.
-//! Connections are many, since idle ones cost little; what is scarce is a place, which a request to a service has while it
-//! is worked on. Plain routes (probes, metrics) need none. When there are too many connections, the one that has been idle
-//! for longest makes room; where none is idle, further ones still get at plain routes, and 503 for all else.
-//! What is not even HTTP is answered without woody headers and the connection closes; every other refusal carries class
-//! and reason.
+//! Connections are many, since idle ones cost little; what is scarce is a place, which a request to a service has from when
+//! its body is here until its handler has ended. Plain routes (probes, metrics) need none. When there are too many
+//! connections, the one that has been idle for longest makes room; where none is idle, further ones still get at plain
+//! routes, and 503 for all else. What is not even HTTP is answered without woody headers and the connection closes; every
+//! other refusal carries class and reason.
 
 mod accept;
 mod crowd;
