@@ -478,3 +478,13 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_bound_on_bodies_leaves_room_for_one_largest_body() {
+    expect_of_more(&[
+        ("limits: {bodies: {requests: 63M}}", "line 3: limits.bodies.requests is `63M`; write a size from 64M to 1P"),
+        ("limits: {bodies: {replies: 1M}}", "line 3: limits.bodies.replies is `1M`; write a size from 64M to 1P"),
+    ]);
+    let (settings, _) = parse(&format!("{LEAST}woody_server: {{max_body_size: 1G}}\n"), &no_env).expect("no errors");
+    assert_eq!((settings.limits.bodies.requests, settings.limits.bodies.replies), (1 << 30, 1 << 30));
+}
