@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::broker::Broker;
 use crate::caller::{Caller, Message};
 use crate::report::{Bar, Commits, Level, Report};
-use crate::service::{Service, SinkKind, StorageKind};
+use crate::service::{Service, Setting, SinkKind, StorageKind};
 use crate::{Failure, disk, host, loopback, processor, report};
 
 /// Microseconds of CPU that the service may take for a Call at [`BUSY`] callers.
@@ -95,7 +95,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     };
     report.print();
     if let Some(name) = &options.save {
-        println!("saved as {}", report.save(name)?.display());
+        println!("saved as {}", report::save(name, &report)?.display());
     }
     Ok(())
 }
@@ -109,8 +109,9 @@ async fn levels(
 ) -> Result<Vec<Level>, Failure> {
     let folder = &folder.join(sink);
     std::fs::create_dir(folder)?;
-    let processor = processor::start().await?;
-    let service = Service::start(folder, options.storage, processor, broker.map(|it| &*it.address))?;
+    let processor = processor::start(Duration::ZERO).await?;
+    let broker = broker.map(|it| &*it.address);
+    let service = Service::start(folder, &Setting { broker, ..Setting::new(options.storage, processor) })?;
     println!("the service is process {}", service.pid());
     let ids: Vec<String> = (0..options.machines).map(|it| format!("machine-{it}")).collect();
     start_machines(&service, &ids).await?;
@@ -136,7 +137,7 @@ async fn levels(
     Ok(levels)
 }
 
-async fn start_machines(service: &Service, ids: &[String]) -> Result<(), Failure> {
+pub async fn start_machines(service: &Service, ids: &[String]) -> Result<(), Failure> {
     let mut starters = JoinSet::new();
     for share in ids.chunks(ids.len().div_ceil(BUSY)) {
         let (share, address) = (share.to_vec(), service.address);
@@ -228,7 +229,7 @@ fn summary(
 }
 
 /// The metrics without labels.
-fn numbers(text: &str) -> HashMap<String, u64> {
+pub fn numbers(text: &str) -> HashMap<String, u64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .filter_map(|line| line.split_once(' '))

@@ -97,6 +97,10 @@ pub const COMMIT_OVERLAPPED: Watched = counter(
 );
 pub const COMMIT_BYTES: Watched = counter("machinegun_commit_bytes_total", "Bytes handed to the embedded store.");
 pub const COMMIT_MAX_BATCH: Watched = gauge("machinegun_commit_max_batch", "The most writes in one batch so far.");
+pub const COMMIT_MAX_SYNC: Watched = gauge(
+    "machinegun_commit_max_sync_microseconds",
+    "The longest that a batch of the embedded store has taken so far.",
+);
 pub const COMMIT_WAITING: Watched = gauge("machinegun_commit_waiting", "Writes that wait for the disk now.");
 pub const STORAGE_FREE_BYTES: Watched =
     gauge("machinegun_storage_free_bytes", "Free bytes of the store's volume when last looked at.");
@@ -134,6 +138,7 @@ const WATCHED: &[Watched] = &[
     COMMIT_OVERLAPPED,
     COMMIT_BYTES,
     COMMIT_MAX_BATCH,
+    COMMIT_MAX_SYNC,
     COMMIT_WAITING,
     STORAGE_FREE_BYTES,
     CACHE_BYTES,

@@ -190,6 +190,7 @@ async fn batches_fill_while_another_is_synced() {
     assert!(batches < writes, "{batches} batches of {writes} writes");
     assert!(stats.overlapped.load(Relaxed) > 0);
     assert!(stats.max_batch.load(Relaxed) > 1);
+    assert!(stats.max_sync_us.load(Relaxed) > 0);
     assert_eq!(stats.sync_seconds.get_sample_count(), batches);
 }
 
