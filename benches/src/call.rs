@@ -202,16 +202,16 @@ fn summary(
     seen: &Seen,
     cpu: Duration,
     elapsed: Duration,
-    before: &HashMap<String, u64>,
-    after: &HashMap<String, u64>,
+    before: &HashMap<String, f64>,
+    after: &HashMap<String, f64>,
 ) -> Level {
     let calls = seen.latencies.len();
     let grown = |name: &str| Some(after.get(name)? - before.get(name)?);
-    let commits = grown("machinegun_commit_batches_total").filter(|batches| *batches > 0).map(|batches| Commits {
-        batches,
-        writes_per_batch: grown("machinegun_commit_writes_total").unwrap_or(0) as f64 / batches as f64,
-        sync_us: grown("machinegun_commit_sync_microseconds_total").unwrap_or(0) as f64 / batches as f64,
-        max_batch: after.get("machinegun_commit_max_batch").copied().unwrap_or(0),
+    let commits = grown("machinegun_commit_batches_total").filter(|batches| *batches > 0.0).map(|batches| Commits {
+        batches: batches as u64,
+        writes_per_batch: grown("machinegun_commit_writes_total").unwrap_or(0.0) / batches,
+        sync_us: grown("machinegun_commit_sync_seconds_sum").unwrap_or(0.0) * 1e6 / batches,
+        max_batch: after.get("machinegun_commit_max_batch").copied().unwrap_or(0.0) as u64,
     });
     Level {
         concurrency,
@@ -229,7 +229,7 @@ fn summary(
 }
 
 /// The metrics without labels.
-pub fn numbers(text: &str) -> HashMap<String, u64> {
+pub fn numbers(text: &str) -> HashMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .filter_map(|line| line.split_once(' '))

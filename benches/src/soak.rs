@@ -11,7 +11,7 @@ use machinegun::wire::timestamp;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::call::start_machines;
+use crate::call::{numbers, start_machines};
 use crate::caller::{Caller, Message};
 use crate::disk::Disk;
 use crate::host::Host;
@@ -110,8 +110,9 @@ async fn soak(options: &Options, folder: &std::path::Path, host: Host, fdatasync
     let memory = service.memory()?;
     let metrics = Caller::connect(service.address, 0).await?.metrics().await?;
     service.stop()?;
-    let batches = number(&metrics, "machinegun_commit_batches_total ").unwrap_or_default() as u64;
-    let worst = number(&metrics, "machinegun_commit_max_sync_microseconds ").unwrap_or_default();
+    let numbers = numbers(&metrics);
+    let number = |name: &str| numbers.get(name).copied().unwrap_or_default() as u64;
+    let batches = number("machinegun_commit_batches_total");
     Ok(Report {
         date: timestamp::format_seconds(Clock::system().now()),
         commit: report::commit(),
@@ -128,7 +129,7 @@ async fn soak(options: &Options, folder: &std::path::Path, host: Host, fdatasync
         seconds: seen.seconds,
         slow_batches: slow(&metrics, batches),
         batches,
-        worst_batch_us: worst as u64,
+        worst_batch_us: number("machinegun_commit_max_sync_microseconds"),
         memory,
     })
 }
@@ -164,10 +165,6 @@ async fn load(service: &Service, messages: &Arc<[Message]>, options: &Options) -
         all.add(seen?)?;
     }
     Ok(all)
-}
-
-fn number(metrics: &str, name: &str) -> Option<f64> {
-    metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 /// For each bound of the histogram, the batches above it.
