@@ -49,6 +49,9 @@ pub struct Options {
     /// Measures also with a sink that gets every event, and with that sink dead.
     #[arg(long, value_enum, default_value_t = SinkKind::None)]
     sink: SinkKind,
+    /// Milliseconds that a message to that sink waits for others to share its request: `producer.max_linger`.
+    #[arg(long, default_value_t = 0)]
+    linger: u64,
     /// Where the store is put, never in memory. Below `target/` by default.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -111,7 +114,10 @@ async fn levels(
     std::fs::create_dir(folder)?;
     let processor = processor::start(Duration::ZERO).await?;
     let broker = broker.map(|it| &*it.address);
-    let service = Service::start(folder, &Setting { broker, ..Setting::new(options.storage, processor) })?;
+    let service = Service::start(
+        folder,
+        &Setting { broker, linger: options.linger, ..Setting::new(options.storage, processor) },
+    )?;
     println!("the service is process {}", service.pid());
     let ids: Vec<String> = (0..options.machines).map(|it| format!("machine-{it}")).collect();
     start_machines(&service, &ids).await?;

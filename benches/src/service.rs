@@ -27,6 +27,8 @@ pub struct Setting<'a> {
     pub processor: SocketAddr,
     /// Where a Kafka answers that gets all events, `HOST:PORT`.
     pub broker: Option<&'a str>,
+    /// Of that client, in milliseconds: how long a message waits for others to share its request.
+    pub linger: u64,
     /// `limits`, as YAML's flow form has it; empty: the defaults.
     pub limits: &'a str,
     /// The control group that it is put into before it begins.
@@ -70,7 +72,7 @@ impl StorageKind {
 
 impl<'a> Setting<'a> {
     pub fn new(storage: StorageKind, processor: SocketAddr) -> Self {
-        Self { storage, processor, broker: None, limits: "", cgroup: None }
+        Self { storage, processor, broker: None, linger: 0, limits: "", cgroup: None }
     }
 
     fn configuration(&self, folder: &Path) -> String {
@@ -89,7 +91,7 @@ impl<'a> Setting<'a> {
              storage: {storage}\n\
              {limits}\
              namespaces:\n  bench:\n    processor: {{url: \"http://{processor}/processor\", pool_size: 100}}\n"
-        ) + &self.broker.map_or_else(String::new, topic)
+        ) + &self.broker.map_or_else(String::new, |broker| topic(broker, self.linger))
     }
 }
 
@@ -200,12 +202,12 @@ fn build() -> Result<PathBuf, Failure> {
 }
 
 /// What makes the namespace, which stands last, publish. Nothing is refused for what the sink has not taken.
-fn topic(broker: &str) -> String {
+fn topic(broker: &str, linger: u64) -> String {
     let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "9092"));
     format!(
         "    outbox: {{max_pending: 1000000000}}\n    \
              event_sinks: {{bench: {{type: kafka, client: bench, topic: bench}}}}\n\
-         kafka: {{bench: {{endpoints: [{{host: '{host}', port: {port}}}]}}}}\n"
+         kafka: {{bench: {{endpoints: [{{host: '{host}', port: {port}}}], producer: {{max_linger: {linger}ms}}}}}}\n"
     )
 }
 
