@@ -60,7 +60,8 @@ impl NamespaceEngine {
     /// notification has its own.
     ///
     /// INVARIANT: while it is not known what became of a put, only the same bytes under the same id are put again. Should
-    /// the entry have stood, been delivered and gone meanwhile, the record's notes recognise it.
+    /// the entry have stood, been delivered and gone meanwhile, the record's notes recognise it, unless more than
+    /// [`KEPT_NOTES`](crate::machine::KEPT_NOTES) others have taken effect since.
     async fn put(&self, key: &MachineKey, it: &mut Notification, due: i64, deadline: i64) -> Result<(), EngineError> {
         let Shared { storage, clock, stopping, outage, snowflakes, .. } = &*self.shared;
         let retries = &self.options.storage_retries;
