@@ -103,12 +103,14 @@ impl Work {
         let staged = match self {
             Self::Commit(work) => work.stage(draft, space, stats),
             Self::PutNotification { machine, id, key, entry, due } => (|| {
-                if draft.get(Table::Notifications, &key)?.is_none() {
-                    space.check(stats)?;
-                    draft.put(Table::Notifications, key, entry);
-                    if due != i64::MAX {
-                        draft.put(Table::Dues, DueKey::encode(due, Some(id), &machine), values::due());
-                    }
+                if let Some(present) = draft.get(Table::Notifications, &key)? {
+                    let same = Entry::read(&present)?.holds_as(&Entry::read(&entry)?);
+                    return Ok(if same { Outcome::Committed } else { Outcome::Conflict });
+                }
+                space.check(stats)?;
+                draft.put(Table::Notifications, key, entry);
+                if due != i64::MAX {
+                    draft.put(Table::Dues, DueKey::encode(due, Some(id), &machine), values::due());
                 }
                 Ok(Outcome::Committed)
             })(),
