@@ -18,15 +18,12 @@ use super::worker::{Message, Queued, Reply, Worker};
 use super::{EngineOptions, NamespaceOptions, Request, SchedulerOptions, Shared, SinkOptions};
 use crate::clock::{Clock, Stopwatch, random_unit};
 use crate::failpoint::{self, Failpoint};
-use crate::machine::{
-    CommitId, Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext,
-    Success, slice,
-};
+use crate::machine::{CommitId, Impact, MachineId, MachineKey, Namespace, Record, Refusal, Success, slice};
 use crate::storage::StorageError;
 use crate::telemetry::metrics::{Scheduler, Stored};
-use crate::telemetry::trace::{happened, traced};
+use crate::telemetry::trace::traced;
 use crate::telemetry::{Metrics, NamespaceMetrics};
-use crate::wire::{HistoryRange, Value};
+use crate::wire::HistoryRange;
 use crate::woody::{Bodies, Held};
 
 /// Wake-ups are put off by 0.5 to 1.5 times this when one of our own bounds or the store stands in the way.
@@ -231,47 +228,9 @@ impl NamespaceEngine {
         }
     }
 
-    /// Accepts a notification: it is stored when this returns, and delivered later. Never waits for the machine's turn. Of
-    /// an owner alone, which delivers it soon.
-    pub async fn notify(
-        self: &Arc<Self>,
-        id: MachineId,
-        args: Value,
-        range: HistoryRange,
-        context: RequestContext,
-    ) -> Result<NotificationId, EngineError> {
-        self.check_owned(&id)?;
-        if self.shared.stopping.is_cancelled() {
-            return Err(EngineError::Stopping);
-        }
-        if self.shared.is_short() {
-            return Err(self.overload(Bound::Memory));
-        }
-        let key = self.key(id.clone());
-        let epoch = match self.cached(&id, None).await? {
-            Some(view) => view?.record.epoch,
-            None => match self.stored(Stored::GetMachine, self.shared.storage.read(&key, None)).await? {
-                Some(loaded) if loaded.record.exists() => loaded.record.epoch,
-                _ => return Err(Refusal::MachineNotFound.into()),
-            },
-        };
-        let notification = Notification { id: self.shared.snowflakes.next(), epoch, args, range, context };
-        let now = self.shared.clock.now();
-        failpoint::reached(Failpoint::BeforeNotificationPut);
-        self.stored(Stored::PutNotification, self.shared.storage.put_notification(&key, &notification, now)).await?;
-        failpoint::reached(Failpoint::NotificationPut);
-        self.metrics.notification_created.inc();
-        happened!("notification created");
-        if self.options.notifications.is_some() {
-            // If it can't be told now, the entry's own due is found by the next scan.
-            self.schedule.wake_at(&id, now);
-        }
-        Ok(notification.id)
-    }
-
     /// From memory, if the machine is loaded, all of the range is held, and what is held stands in storage. What does not
     /// is left to its worker.
-    async fn cached(
+    pub(super) async fn cached(
         &self,
         id: &MachineId,
         range: Option<&HistoryRange>,
@@ -333,7 +292,7 @@ impl NamespaceEngine {
         Ok(Admitted::new(all, own, arguments, self.metrics.in_flight.clone()))
     }
 
-    fn overload(&self, bound: Bound) -> EngineError {
+    pub(super) fn overload(&self, bound: Bound) -> EngineError {
         self.metrics.refused(bound.setting());
         EngineError::Overload(bound)
     }
