@@ -197,6 +197,7 @@ impl World {
                 loading_limit: 100,
                 steps_in_flight: 100,
                 steps_in_flight_per_namespace: 100,
+                scheduler_tasks: 5_000,
                 cache: 64 << 20,
             },
             vec![
@@ -323,7 +324,7 @@ impl World {
 
 /// As the configuration has it by default, with a sink or without.
 fn namespace(name: &str, sink: Option<SinkOptions>) -> NamespaceOptions {
-    let scheduler = SchedulerOptions { scan_interval: SCAN_EVERY, capacity: 100 };
+    let scheduler = SchedulerOptions { scan_interval: SCAN_EVERY, capacity: 100, ..SchedulerOptions::default() };
     let subscription = Subscription { sink: "sink".to_owned(), events: true, lifecycle: false };
     NamespaceOptions {
         name: name.to_owned(),
@@ -336,7 +337,10 @@ fn namespace(name: &str, sink: Option<SinkOptions>) -> NamespaceOptions {
             outbox_clear_ms: 10_000,
         },
         storage_retries: RetryPolicy::default(),
+        sink_retries: RetryPolicy::default(),
         timer_processing_ms: 60_000,
+        honour_timer_timeout: false,
+        suicide: None,
         unload_ms: 60_000,
         timers: Some(scheduler),
         notifications: Some(scheduler),

@@ -288,6 +288,7 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         loading_limit: settings.worker.message_queue_len_limit,
         steps_in_flight: settings.limits.steps_in_flight.total,
         steps_in_flight_per_namespace: settings.limits.steps_in_flight.per_namespace,
+        scheduler_tasks: settings.limits.scheduler_tasks,
         cache: usize::try_from(settings.limits.cache).unwrap_or(usize::MAX),
     }
 }
@@ -297,6 +298,7 @@ fn server_settings(settings: &Settings) -> ServerSettings {
     ServerSettings {
         max_connections: woody.max_concurrent_connections as usize,
         header_read_timeout: woody.http_keep_alive_timeout,
+        exchange_timeout: woody.idle_timeout,
         max_body_size: usize::try_from(woody.max_body_size).unwrap_or(usize::MAX),
         shutdown_timeout: woody.shutdown_timeout.unwrap_or(FOREVER) + steps_may_take(settings),
         limits: wire::Limits { depth: u32::try_from(settings.limits.value_depth).unwrap_or(u32::MAX) },

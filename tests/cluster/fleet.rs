@@ -67,6 +67,7 @@ impl Fleet {
             loading_limit: 1,
             steps_in_flight: 1,
             steps_in_flight_per_namespace: 1,
+            scheduler_tasks: 1,
             cache: 1,
         };
         let engine = Engine::start(
