@@ -20,8 +20,8 @@ use super::{Request, Shared};
 use crate::clock::Stopwatch;
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{Impact, MachineKey, NotificationId, Record, RequestContext, Success};
-use crate::telemetry::scope;
 use crate::telemetry::metrics::Scheduler;
+use crate::telemetry::scope;
 use crate::telemetry::trace::{self, happened, traced};
 
 #[derive(Debug)]

@@ -72,8 +72,9 @@ async fn each_form_of_a_policy_says_when_a_timer_is_tried_again(mg: Mg) {
 async fn jitter_moves_the_retries_of_timers_and_keeps_its_bounds(mg: Mg) {
     let policy = RetryPolicy::linear(MaxRetries::Infinity, ms(1_000)).with_jitter(ms(400));
     let mg = mg.with(|_, namespace| namespace.policy.timer_retries = policy).start().await;
-    mg.machine("m", done().timer(0)).await;
+    mg.machine("m", done().timer(1)).await;
     mg.processor.behave(|_| transient());
+    mg.advance(1_000);
     let mut delays = Vec::new();
     for attempt in 2..22 {
         mg.processor.question(attempt).await;

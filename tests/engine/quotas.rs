@@ -1,6 +1,8 @@
 //! `limits.scheduler_tasks`: what becomes of wake-ups when there are more than may be worked off at once.
 
+use machinegun::engine::{Request, SchedulerOptions};
 use machinegun::machine::{Impact, MachineId, Phase, RequestContext, Status};
+use machinegun::processor::Question;
 use machinegun::wire::Value;
 
 use crate::on_every_storage;
@@ -35,11 +37,11 @@ async fn timed(mg: &World, machines: &[&str]) -> Vec<Gate> {
 
 async fn start_elsewhere(mg: &World, namespace: &str, machine: &str) {
     let ns = mg.engine.namespace(namespace.as_bytes()).unwrap();
-    let request = machinegun::engine::Request { context: RequestContext::default(), ..mg.request() };
+    let request = Request { context: RequestContext::default(), ..mg.request() };
     ns.execute(id(machine), Impact::Init { args: Value::str("") }, request).await.unwrap();
 }
 
-fn machine_of(question: &machinegun::processor::Question) -> MachineId {
+fn machine_of(question: &Question) -> MachineId {
     MachineId::new(question.machine.id.clone()).unwrap()
 }
 
@@ -113,28 +115,23 @@ async fn busy_timers_leave_notifications_their_share_of_the_quota(mg: Mg) {
 }
 
 async fn what_was_due_before_the_start_is_shared_out_too(mg: Mg) {
-    let mg = mg.notifications(None).start().await;
+    // Nobody is woken in this run.
+    let mg = mg.timers(None).notifications(None).start().await;
     mg.machine("notified", done()).await;
-    mg.advance(1);
-    for machine in ["a", "b", "c", "d", "e", "f"] {
-        mg.machine(machine, done().timer(1)).await;
-    }
-    mg.advance(900);
+    let mut gates = timed(&mg, &["a", "b", "c", "d", "e", "f"]).await;
+    mg.advance(2_000);
     mg.notify("notified", "hear").await.unwrap();
-    // The timers were due a little later, but there are more of them than places, and each is held.
-    let enabled = machinegun::engine::SchedulerOptions::default();
-    let held: Vec<_> = ["a", "b", "c", "d", "e", "f"].map(|machine| mg.processor.hold(machine)).into();
-    let mg = mg.restart_with(3_600_000, |mg| {
-        mg.notifications(Some(enabled)).with(|options, _| options.scheduler_tasks = 3)
+    let all = SchedulerOptions::default();
+    let again = mg.restart_with(1, |mg| {
+        mg.timers(Some(all)).notifications(Some(all)).with(|options, _| options.scheduler_tasks = 3)
     });
-    let mg = mg.await;
+    let mg = again.await;
     mg.processor.question(10).await;
     mg.advance(1_000);
     until(|| usage(&mg, "ns", "notification", "reserved") == 1).await;
-    let mut held = held;
-    held.remove(0).open();
+    gates.remove(0).open();
     assert_eq!(machine_of(&mg.processor.question(11).await), id("notified"), "three timers wait for longer");
-    held.into_iter().for_each(Gate::open);
+    gates.into_iter().for_each(Gate::open);
     mg.processor.question(14).await;
 }
 

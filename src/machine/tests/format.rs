@@ -52,8 +52,11 @@ fn any_timer() -> impl Strategy<Value = Timer> {
 fn any_phase() -> impl Strategy<Value = Phase> {
     prop_oneof![
         Just(Phase::Idle),
-        (any::<u32>(), any::<i64>(), any::<Option<i64>>())
-            .prop_map(|(attempt, at, since)| Phase::Retrying { attempt, at, since }),
+        (any::<u32>(), any::<i64>(), any::<Option<i64>>()).prop_map(|(attempt, at, since)| Phase::Retrying {
+            attempt,
+            at,
+            since
+        }),
     ]
 }
 
@@ -199,7 +202,10 @@ fn golden_record() -> Record {
     let changes = [LifeChange::Created, LifeChange::Failed { reason }, LifeChange::Repaired, LifeChange::Removed];
     let life = |change| Parcel::Lifecycle(Lifecycle { at_micros: NOW * 1_000 + 7, change });
     Record {
-        status: Status::Failed { reason: "why".to_owned(), before: Phase::Retrying { attempt: 2, at: NOW, since: None } },
+        status: Status::Failed {
+            reason: "why".to_owned(),
+            before: Phase::Retrying { attempt: 2, at: NOW, since: None },
+        },
         notifications_due: Some(NOW + 1),
         debts: vec![debt(), Debt { wanted: true, ..debt() }],
         unsent: vec![

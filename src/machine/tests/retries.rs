@@ -84,7 +84,8 @@ fn jitter_moves_a_retry() {
 
 #[test]
 fn a_timecap_is_measured_from_the_first_failure_however_long_the_tries_took() {
-    let retries = RetryPolicy::linear(MaxRetries::Infinity, Duration::from_secs(1)).with_timecap(Duration::from_secs(10));
+    let retries =
+        RetryPolicy::linear(MaxRetries::Infinity, Duration::from_secs(1)).with_timecap(Duration::from_secs(10));
     let policy = Policy { timer_retries: retries, ..policy() };
     let failing = |record: &Record, now| {
         let busy = Some(busy());
