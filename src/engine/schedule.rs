@@ -224,13 +224,14 @@ impl Schedule {
         let mut held = self.lock();
         let now = self.clock.now();
         let mut nothing = Nothing { until: None, short: None };
-        let mut candidates = Scheduler::ALL.to_vec();
+        let mut without_place = [false; Scheduler::ALL.len()];
         loop {
             // The one that is due first, of those that may have a place.
-            let first = candidates.iter().filter_map(|scheduler| {
-                let (own, told) = (held.own.first(*scheduler), held.told.first(*scheduler));
+            let candidates = Scheduler::ALL.into_iter().filter(|scheduler| !without_place[*scheduler as usize]);
+            let first = candidates.filter_map(|scheduler| {
+                let (own, told) = (held.own.first(scheduler), held.told.first(scheduler));
                 let due = own.into_iter().chain(told).min()?;
-                Some((due, *scheduler, told.is_some_and(|told| own.is_none_or(|own| told < own))))
+                Some((due, scheduler, told.is_some_and(|told| own.is_none_or(|own| told < own))))
             });
             let Some((due, scheduler, told)) = first.min_by_key(|(due, ..)| *due) else { return Err(nothing) };
             if due > now {
@@ -256,7 +257,7 @@ impl Schedule {
                 }
                 Err(short) => {
                     nothing.short = nothing.short.max(Some(short));
-                    candidates.retain(|candidate| *candidate != scheduler);
+                    without_place[scheduler as usize] = true;
                 }
             }
         }
