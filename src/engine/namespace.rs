@@ -15,7 +15,7 @@ use super::quotas::{Place, Places};
 use super::registry::{Registry, Rejected};
 use super::schedule::{Next, Schedule};
 use super::worker::{Message, Queued, Reply, Worker};
-use super::{NamespaceOptions, Request, Shared, SinkOptions};
+use super::{NamespaceOptions, Request, SchedulerOptions, Shared, SinkOptions};
 use crate::clock::{Clock, Stopwatch, random_unit};
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{
@@ -95,12 +95,14 @@ impl NamespaceEngine {
         metrics.watch_waiting(name, move |scheduler| watched.waiting(scheduler, usize::MAX));
         let metrics = metrics.namespace(name);
         Bound::ALL.iter().for_each(|bound| metrics.bounded_by(bound.setting()));
+        let capacity = |options: Option<SchedulerOptions>| options.map(|it| it.capacity);
+        let places = Places::new(shared.quota.clone(), capacity(options.timers), capacity(options.notifications));
         let namespace = Arc::new(Self {
             name: Namespace::new(&options.name),
             wire_name: Bytes::copy_from_slice(options.name.as_bytes()),
             metrics,
             schedule,
-            places: Places::new(shared.quota.clone(), &options),
+            places,
             census: Census::default(),
             registry: Registry::new(shared.options.machine_queue_limit),
             loading: Arc::new(Semaphore::new(shared.options.loading_limit)),

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use tokio::sync::Notify;
 
+use super::Engine;
 use super::schedule::Schedule;
-use super::{Engine, NamespaceOptions};
 use crate::telemetry::NamespaceMetrics;
 use crate::telemetry::metrics::Scheduler;
 
@@ -108,9 +108,8 @@ impl Quota {
 // === impl Places ===
 
 impl Places {
-    pub(super) fn new(quota: Arc<Quota>, options: &NamespaceOptions) -> Arc<Self> {
-        let (timers, notifications) =
-            (options.timers.map(|it| it.capacity), options.notifications.map(|it| it.capacity));
+    /// By the capacities of the schedulers that are not disabled.
+    pub(super) fn new(quota: Arc<Quota>, timers: Option<usize>, notifications: Option<usize>) -> Arc<Self> {
         // What is found in the store says its reason only once it is read, and debts have no key of their own: they take
         // what there is.
         let any = timers.max(notifications).unwrap_or(1);
@@ -336,7 +335,8 @@ mod tests {
 
     #[test]
     fn places_are_shared_out_as_the_original_does() {
-        let table: &[(usize, &[(u64, usize)], Option<&[usize]>)] = &[
+        type Row<'a> = (usize, &'a [(u64, usize)], Option<&'a [usize]>);
+        let table: &[Row] = &[
             // Enough for all: nobody is bound.
             (100, &[], None),
             (100, &[(1, 25), (1, 75)], None),
@@ -376,6 +376,41 @@ mod tests {
             let claims = vec![claim(share, 20); 10_000];
             assert_eq!(targets(100_000, &claims), Some(vec![10; 10_000]));
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nobody_who_waits_for_a_place_misses_one_and_there_are_never_too_many() {
+        let quota = Quota::new(3);
+        let namespaces = [2, 5].map(|capacity| Places::new(quota.clone(), Some(capacity), Some(capacity)));
+        let held = Arc::new(AtomicUsize::new(0));
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..12 {
+            let (places, held) = (namespaces[number % 2].clone(), held.clone());
+            let scheduler = Scheduler::ALL[number % 3];
+            tasks.spawn(async move {
+                let mut done = 0;
+                while done < 500 {
+                    let mut place = places.take(scheduler);
+                    if let Err(short) = place {
+                        let look_again = || {
+                            place = places.take(scheduler);
+                            place.as_ref().is_ok() || place.as_ref().is_err_and(|again| *again > short)
+                        };
+                        places.freed(short, look_again).await;
+                    }
+                    let Ok(mut place) = place else { continue };
+                    assert!(held.fetch_add(1, SeqCst) < 3);
+                    place.turn_into(Scheduler::Notification);
+                    tokio::task::yield_now().await;
+                    held.fetch_sub(1, SeqCst);
+                    drop(place);
+                    done += 1;
+                }
+            });
+        }
+        let all = async { while tasks.join_next().await.transpose().expect("no panic").is_some() {} };
+        tokio::time::timeout(std::time::Duration::from_secs(60), all).await.expect("everybody has had a place");
+        assert_eq!((quota.taken.load(SeqCst), quota.waiting.load(SeqCst)), (0, 0));
     }
 
     proptest! {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use machinegun::engine::SchedulerOptions;
 use machinegun::processor::Ask;
 
-use crate::on_every_storage;
 use crate::scripted::{done, reply};
 use crate::world::{BEGIN, Mg, World, call, ok, range, until};
+use crate::{on_every_shared_storage, on_every_storage};
 
 on_every_storage!(
     a_timer_fires_at_its_due_to_the_millisecond_and_never_early,
@@ -32,6 +32,8 @@ on_every_storage!(
     a_timer_that_takes_longer_than_its_own_timeout_is_tried_again,
     a_scan_pauses_after_as_many_dues_as_its_limit_and_goes_on_behind_them,
 );
+
+on_every_shared_storage!(shards_that_are_taken_while_a_scan_pauses_are_looked_at_at_once);
 
 pub fn timeouts(mg: &World) -> usize {
     mg.processor.questions().iter().filter(|question| matches!(question.ask, Ask::Timeout)).count()
@@ -335,4 +337,24 @@ async fn a_scan_pauses_after_as_many_dues_as_its_limit_and_goes_on_behind_them(m
     assert_eq!(timeouts(&mg), 7);
     // Where there are shards, those that are taken at the start interrupt the first pause.
     assert!((3..=4).contains(&mg.storage.scans.load(Ordering::SeqCst)));
+}
+
+async fn shards_that_are_taken_while_a_scan_pauses_are_looked_at_at_once(mg: Mg) {
+    let before = mg.instance().await;
+    before.take().await;
+    for n in 0..9 {
+        before.machine(&format!("m{n}"), done().timer_at(BEGIN + 1_000 + n)).await;
+    }
+    before.lose();
+    let hour = Duration::from_secs(3_600);
+    let paused = SchedulerOptions { scan_limit: 2, min_scan_delay: hour, ..SchedulerOptions::default() };
+    let mg = mg.timers(Some(paused)).notifications(None).later(3_600_000).instance().await;
+    mg.take().await;
+    mg.processor.question(2).await;
+    mg.settle().await;
+    // Taking many shards may have interrupted the first pause once. No time passes from here on.
+    let found = timeouts(&mg);
+    assert!(found <= 4, "{found} are found though the scan pauses");
+    mg.take().await;
+    until(|| timeouts(&mg) > found).await;
 }
