@@ -71,6 +71,8 @@ pub(super) struct Ticket {
     worked_off: bool,
     /// Of the scheduler that it turned out to be for.
     pub(super) place: Place,
+    /// The scheduler that tries it again if it is put off; none: the same.
+    pub(super) again: Option<Scheduler>,
 }
 
 /// A machine as it is shown: one snapshot.
@@ -354,7 +356,7 @@ impl NamespaceEngine {
                 }
                 self.metrics.task_created.inc();
                 let namespace = self.clone();
-                let ticket = Ticket { namespace, id: id.clone(), told, due, worked_off: false, place };
+                let ticket = Ticket { namespace, id: id.clone(), told, due, worked_off: false, place, again: None };
                 // A ticket that is refused is dropped, so put off.
                 let _ = self.send(&id, Message::Wake(Box::new(ticket)));
             }
@@ -416,7 +418,7 @@ impl Drop for Ticket {
         if !self.worked_off {
             let scheduler = self.place.scheduler();
             self.namespace.metrics.scheduler(scheduler).error.inc();
-            self.namespace.postpone(&self.id, scheduler);
+            self.namespace.postpone(&self.id, self.again.unwrap_or(scheduler));
         }
     }
 }

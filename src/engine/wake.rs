@@ -89,11 +89,17 @@ impl Worker {
                 self.namespace.schedule.wake_at(&self.key.id, (now, Scheduler::Notification));
             }
             Woken::Postponed => {
-                drop(ticket);
                 // What is due already waits with the wake-up that was put off; the rest does not.
                 let now = self.shared().clock.now();
-                let wanted = self.record().as_deref().and_then(|record| self.wanted(record, Some(now)));
-                self.tell(wanted);
+                let record = self.record();
+                let wanted = |behind| record.as_deref().and_then(|record| self.wanted(record, behind));
+                let (any, later) = (wanted(None), wanted(Some(now)));
+                if ticket.place.scheduler() == Scheduler::Overseer {
+                    // A timer must not wait behind a debt that can't be paid now.
+                    ticket.again = any.map(|(_, scheduler)| scheduler);
+                }
+                drop(ticket);
+                self.tell(later);
             }
         }
     }
