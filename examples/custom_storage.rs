@@ -54,7 +54,7 @@ impl Storage for Counted {
         outcome
     }
 
-    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
+    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Outcome {
         self.inner.put_notification(key, it, due).await
     }
 

@@ -1,8 +1,8 @@
 //! Three instances on one table under load, while they are killed, stopped, frozen past their leases and woken, and their
 //! ways to the table break: what was acknowledged is there, once, on whatever instance it is asked for.
 //!
-//! Some seconds; `MACHINEGUN_CRASH_SECONDS` asks for more, `MACHINEGUN_CRASH_MACHINES` for more machines, and
-//! `MACHINEGUN_CRASH_SEED` for the same choices again.
+//! Some seconds; `MACHINEGUN_CRASH_SECONDS` asks for more, `MACHINEGUN_CRASH_MACHINES` for more machines,
+//! `MACHINEGUN_CRASH_LEASE_MS` for another lease time, and `MACHINEGUN_CRASH_SEED` for the same choices again.
 #![cfg(feature = "dynamodb")]
 
 mod chaos;
@@ -32,21 +32,22 @@ use process::{Folder, command, namespace};
 const INSTANCES: usize = 3;
 const SECONDS: u64 = 10;
 const SOME_MACHINES: u64 = 40;
-const LEASE_MS: u64 = 3_000;
+/// Short, for a short test.
+const SHORT_LEASE_MS: u64 = 3_000;
 const LEDGER: &str = "all";
 const TAGGED: &str = "tagged";
 /// Clients that look for each Call's events in the ledger.
 const FOLLOWERS: usize = 2;
 const RACES: u64 = 2;
 
-fn configuration(table: &str, endpoint: &str, processor: &Processor) -> String {
+fn configuration(table: &str, lease_ms: u64, endpoint: &str, processor: &Processor) -> String {
     let with_ledger = format!("    event_sinks:\n      {LEDGER}: {{type: ledger}}\n");
     format!(
         "service_name: machinegun\n\
          woody_server: {{ip: 127.0.0.1, port: 0}}\n\
          logging: {{out_type: stdout, level: info}}\n\
          storage: {{type: dynamodb, table: {table}, region: here, endpoint_url: '{endpoint}', shards: {SHARDS}, \
-         request_timeout: 2s, lease_time: {LEASE_MS}ms}}\n\
+         request_timeout: 2s, lease_time: {lease_ms}ms}}\n\
          namespaces:\n{}{with_ledger}{}    protocol: 2021\n",
         namespace(NAMESPACE, processor.address),
         namespace(TAGGED, processor.address),
@@ -58,13 +59,14 @@ async fn instances_that_die_freeze_and_lose_their_way_lose_nothing() {
     let clock = Clock::system();
     let seconds = from_environment("MACHINEGUN_CRASH_SECONDS").unwrap_or(SECONDS);
     let machines = from_environment("MACHINEGUN_CRASH_MACHINES").unwrap_or(SOME_MACHINES);
+    let lease_ms = from_environment("MACHINEGUN_CRASH_LEASE_MS").unwrap_or(SHORT_LEASE_MS);
     let mut dice = Dice::thrown();
     let folder = Folder::new();
     let processor = Processor::start();
     let mut table = services::table_at(&services::dynamodb());
     table.shards = SHARDS;
     machinegun::storage::dynamodb::schema::create(&table, &clock).await.expect("a table is made");
-    let configured = |endpoint: &str| configuration(&table.table, endpoint, &processor);
+    let configured = |endpoint: &str| configuration(&table.table, lease_ms, endpoint, &processor);
     let cluster = Cluster::start(INSTANCES, &services::dynamodb(), &folder, &mut dice, configured).await;
     println!("all shards owned {} ms after three starts", cluster.all_owned().await);
 
@@ -81,7 +83,7 @@ async fn instances_that_die_freeze_and_lose_their_way_lose_nothing() {
     let torments: Vec<_> = (0..INSTANCES)
         .map(|which| {
             let dice = Dice::new(dice.next());
-            tokio::spawn(torment(cluster.clone(), which, dice, LEASE_MS, down.clone(), calm.clone()))
+            tokio::spawn(torment(cluster.clone(), which, dice, lease_ms, down.clone(), calm.clone()))
         })
         .collect();
     let working: Vec<_> = clients
@@ -130,7 +132,7 @@ async fn instances_that_die_freeze_and_lose_their_way_lose_nothing() {
     }
     let everyone: Vec<_> = clients.iter().collect();
     let (ledger, removed) = whole_ledger(&everyone, &cluster).await;
-    let config = folder.configured_as(&configuration(&table.table, &services::dynamodb(), &processor));
+    let config = folder.configured_as(&configuration(&table.table, lease_ms, &services::dynamodb(), &processor));
     let (ended, line) = command(&["ledger", "verify", LEDGER], &config).await;
     assert_eq!(ended.status.code(), Some(0), "ledger verify: {line}{}", ended.stderr);
     assert!(line.starts_with(&format!("{} entries", ledger.last())), "{line}, but {} were read", ledger.last());
@@ -146,7 +148,7 @@ async fn instances_that_die_freeze_and_lose_their_way_lose_nothing() {
         ledger.last()
     );
     println!("the processor was asked about {asked} steps, and {repeats} times again");
-    println!("all shards owned {settled} ms after the last blow; the lease is {LEASE_MS} ms");
+    println!("all shards owned {settled} ms after the last blow; the lease is {lease_ms} ms");
     for metric in ["machinegun_forwards_total", "machinegun_shard_takeovers_total", "machinegun_commit_conflicts_total"]
     {
         println!("{metric} of those that run now: {}", cluster.total(metric).await);

@@ -228,7 +228,7 @@ async fn child_that_is_killed() {
             loop {
                 let next = sample.record.as_ref().map_or(0, |record| record.last_event) + 1;
                 let put = store.put_notification(&sample.key, &sample.notification(next), next).await;
-                assert_eq!(put, Ok(()));
+                assert_eq!(put, Outcome::Committed);
                 let mut commit = entered(&mut sample, &[event(next)], &LEDGERS);
                 commit.tag = Some(format!("{number} {next}").into());
                 // All but the newest entry go with their commit.

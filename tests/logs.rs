@@ -3,6 +3,7 @@
 
 mod process;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use process::peer::{NAMESPACE, Peer};
@@ -107,6 +108,40 @@ async fn every_line_of_a_request_has_its_ids_and_machine_and_no_value() {
             assert!(line["trace_id"].is_string() && line["span_id"].is_string(), "{line}");
         }
     }
+}
+
+/// How many lines a machine's life takes at a level, by their severity; in none of them is a value.
+async fn lines_at(level: &str) -> BTreeMap<String, usize> {
+    let (folder, processor) = (Folder::new(), Processor::start());
+    let logging = format!("{{out_type: stdout, level: {level}, burst_limit_enable: false, drop_mode_qlen: 100000}}");
+    let service = Machinegun::start(&configured(&folder, &processor, &logging)).await;
+    let peer = Peer::of(service.address);
+    peer.start("m", &Order::plain(SECRET)).await.expect("started");
+    peer.call("m", &Order::plain(SECRET)).await.expect("called");
+    peer.call("m", &Order { fail: true, ..Order::plain(SECRET) }).await.expect_err("it fails");
+    service.terminate();
+    service.logged("the last line", |line| line.contains("machinegun has stopped").then_some(())).await;
+    let mut lines = BTreeMap::new();
+    for line in service.log() {
+        let line = parsed(&line);
+        assert!(!line.to_string().contains(SECRET), "a value is logged at {level}: {line}");
+        *lines.entry(line["@severity"].as_str().expect("a text").to_owned()).or_default() += 1;
+    }
+    lines
+}
+
+#[tokio::test]
+async fn each_level_shows_what_the_one_above_does_and_more_and_never_a_value() {
+    let (info, debug, trace) = tokio::join!(lines_at("info"), lines_at("debug"), lines_at("trace"));
+    assert_eq!(info.get("debug"), None, "{info:?}");
+    for more in [&debug, &trace] {
+        // Three requests, each received, sent on, and answered.
+        assert!(more.get("debug").is_some_and(|lines| *lines >= 6), "{more:?}");
+        for (severity, lines) in &info {
+            assert_eq!(more.get(severity), Some(lines), "{severity}: {more:?}");
+        }
+    }
+    assert!(trace["debug"] >= debug["debug"], "{trace:?} {debug:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ mod process;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -13,9 +15,13 @@ use process::peer::Peer;
 use process::processor::{Order, Processor};
 use process::{Folder, Machinegun, soon};
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT: &str = "00f067aa0ba902b7";
@@ -33,6 +39,21 @@ struct Collector {
 
 impl Collector {
     async fn start() -> Self {
+        Self::start_behind(None).await
+    }
+
+    /// With TLS, by the certificate of this folder.
+    async fn start_secure() -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let chain = CertificateDer::pem_file_iter(certificates("collector.pem")).expect("a certificate");
+        let chain = chain.collect::<Result<_, _>>().expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(certificates("collector.key")).expect("a key");
+        let config = config.expect("versions").with_no_client_auth().with_single_cert(chain, key);
+        Self::start_behind(Some(TlsAcceptor::from(Arc::new(config.expect("they belong together"))))).await
+    }
+
+    async fn start_behind(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (spans_in, spans) = watch::channel(Vec::new());
@@ -40,7 +61,18 @@ impl Collector {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (spans, services) = (spans_in.clone(), services_in.clone());
-                tokio::spawn(async move { collect(stream, &spans, &services).await });
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    match tls {
+                        None => collect(stream, &spans, &services).await,
+                        // Whoever does not trust the certificate goes again.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                collect(stream, &spans, &services).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { address, spans, services }
@@ -59,7 +91,11 @@ impl Collector {
 }
 
 /// Keeps what comes over one connection.
-async fn collect(mut stream: TcpStream, spans: &watch::Sender<Vec<Span>>, services: &watch::Sender<Vec<String>>) {
+async fn collect(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    spans: &watch::Sender<Vec<Span>>,
+    services: &watch::Sender<Vec<String>>,
+) {
     let mut bytes = Vec::new();
     loop {
         let head = loop {
@@ -91,6 +127,11 @@ async fn collect(mut stream: TcpStream, spans: &watch::Sender<Vec<Span>>, servic
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("an answer");
     }
+}
+
+/// Made for these tests alone: an authority, and what it says of 127.0.0.1.
+fn certificates(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates").join(name)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -153,6 +194,37 @@ async fn a_call_its_processor_and_its_timer_are_one_trace_with_the_right_parents
     assert!(collector.services.borrow().iter().all(|name| name.contains("machinegun")));
     service.terminate();
     assert_eq!(service.ended().await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn spans_go_to_a_collector_over_tls_if_its_certificate_is_trusted() {
+    let (folder, processor, collector) = (Folder::new(), Processor::start(), Collector::start_secure().await);
+    let endpoint = format!("https://{}", collector.address);
+    let [authority, stranger] = ["authority.pem", "collector.pem"].map(|name| certificates(name).display().to_string());
+    let endpoint = &endpoint;
+    let trusting = |file| {
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "50"), ("SSL_CERT_FILE", file)]
+    };
+    let config = folder.configured(processor.address);
+    // No authority at all, as far as this collector is concerned.
+    let service = Machinegun::start_in(&trusting(&stranger), &config).await;
+    Peer::of(service.address).start("m", &Order::plain("1")).await.expect("started");
+    let said = |line: &str| (line.contains("spans can't be sent") && line.contains("certificate")).then_some(());
+    service.logged("why spans are not sent", said).await;
+    assert_eq!(collector.spans.borrow().len(), 0);
+    service.kill().await;
+    let service = Machinegun::start_in(&trusting(&authority), &config).await;
+    Peer::of(service.address).call("m", &Order::plain("2")).await.expect("called");
+    collector.named("server Automaton:Call").await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_no_url_of_a_collector_is_refused_at_the_start() {
+    let (folder, processor) = (Folder::new(), Processor::start());
+    let runner = ["env", "OTEL_EXPORTER_OTLP_ENDPOINT=collector:4317"];
+    let refused = Machinegun::try_start_under(&runner, &folder.configured(processor.address)).await;
+    let said = refused.err().expect("it does not start");
+    assert!(said.contains("collector:4317 is neither") && said.contains("http://localhost:4318"), "{said}");
 }
 
 #[tokio::test]

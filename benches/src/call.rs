@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::broker::Broker;
 use crate::caller::{Caller, Message};
 use crate::report::{Bar, Commits, Level, Report};
-use crate::service::{Service, SinkKind, StorageKind};
+use crate::service::{Service, Setting, SinkKind, StorageKind};
 use crate::{Failure, disk, host, loopback, processor, report};
 
 /// Microseconds of CPU that the service may take for a Call at [`BUSY`] callers.
@@ -49,6 +49,9 @@ pub struct Options {
     /// Measures also with a sink that gets every event, and with that sink dead.
     #[arg(long, value_enum, default_value_t = SinkKind::None)]
     sink: SinkKind,
+    /// Milliseconds that a message to that sink waits for others to share its request: `producer.max_linger`.
+    #[arg(long, default_value_t = 0)]
+    linger: u64,
     /// Where the store is put, never in memory. Below `target/` by default.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -95,7 +98,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     };
     report.print();
     if let Some(name) = &options.save {
-        println!("saved as {}", report.save(name)?.display());
+        println!("saved as {}", report::save(name, &report)?.display());
     }
     Ok(())
 }
@@ -109,8 +112,12 @@ async fn levels(
 ) -> Result<Vec<Level>, Failure> {
     let folder = &folder.join(sink);
     std::fs::create_dir(folder)?;
-    let processor = processor::start().await?;
-    let service = Service::start(folder, options.storage, processor, broker.map(|it| &*it.address))?;
+    let processor = processor::start(Duration::ZERO).await?;
+    let broker = broker.map(|it| &*it.address);
+    let service = Service::start(
+        folder,
+        &Setting { broker, linger: options.linger, ..Setting::new(options.storage, processor) },
+    )?;
     println!("the service is process {}", service.pid());
     let ids: Vec<String> = (0..options.machines).map(|it| format!("machine-{it}")).collect();
     start_machines(&service, &ids).await?;
@@ -136,7 +143,7 @@ async fn levels(
     Ok(levels)
 }
 
-async fn start_machines(service: &Service, ids: &[String]) -> Result<(), Failure> {
+pub async fn start_machines(service: &Service, ids: &[String]) -> Result<(), Failure> {
     let mut starters = JoinSet::new();
     for share in ids.chunks(ids.len().div_ceil(BUSY)) {
         let (share, address) = (share.to_vec(), service.address);
@@ -201,16 +208,16 @@ fn summary(
     seen: &Seen,
     cpu: Duration,
     elapsed: Duration,
-    before: &HashMap<String, u64>,
-    after: &HashMap<String, u64>,
+    before: &HashMap<String, f64>,
+    after: &HashMap<String, f64>,
 ) -> Level {
     let calls = seen.latencies.len();
     let grown = |name: &str| Some(after.get(name)? - before.get(name)?);
-    let commits = grown("machinegun_commit_batches_total").filter(|batches| *batches > 0).map(|batches| Commits {
-        batches,
-        writes_per_batch: grown("machinegun_commit_writes_total").unwrap_or(0) as f64 / batches as f64,
-        sync_us: grown("machinegun_commit_sync_microseconds_total").unwrap_or(0) as f64 / batches as f64,
-        max_batch: after.get("machinegun_commit_max_batch").copied().unwrap_or(0),
+    let commits = grown("machinegun_commit_batches_total").filter(|batches| *batches > 0.0).map(|batches| Commits {
+        batches: batches as u64,
+        writes_per_batch: grown("machinegun_commit_writes_total").unwrap_or(0.0) / batches,
+        sync_us: grown("machinegun_commit_sync_seconds_sum").unwrap_or(0.0) * 1e6 / batches,
+        max_batch: after.get("machinegun_commit_max_batch").copied().unwrap_or(0.0) as u64,
     });
     Level {
         concurrency,
@@ -228,7 +235,7 @@ fn summary(
 }
 
 /// The metrics without labels.
-fn numbers(text: &str) -> HashMap<String, u64> {
+pub fn numbers(text: &str) -> HashMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .filter_map(|line| line.split_once(' '))

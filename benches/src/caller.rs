@@ -29,6 +29,14 @@ pub struct Caller {
     clock: Clock,
 }
 
+/// What a request got that was not done.
+#[derive(Debug, thiserror::Error)]
+#[error("{status}: {reason}")]
+pub struct Refusal {
+    pub status: StatusCode,
+    pub reason: String,
+}
+
 /// A whole request's body. Made before the measurement: the service is measured, not its client.
 #[derive(Clone)]
 pub struct Message(Bytes);
@@ -76,14 +84,20 @@ impl Caller {
     }
 
     pub async fn start(&mut self, message: &Message) -> Result<(), Failure> {
-        self.exchange::<Start>(message).await.map(|_| ())
+        self.exchange::<Start>(message).await??;
+        Ok(())
     }
 
     pub async fn call(&mut self, message: &Message) -> Result<Value, Failure> {
+        Ok(self.try_call(message).await??)
+    }
+
+    /// A Call that may be refused. The outer error is any other: of the connection, or an exception.
+    pub async fn try_call(&mut self, message: &Message) -> Result<Result<Value, Refusal>, Failure> {
         self.exchange::<Call>(message).await
     }
 
-    async fn exchange<M: Method>(&mut self, message: &Message) -> Result<M::Success, Failure> {
+    async fn exchange<M: Method>(&mut self, message: &Message) -> Result<Result<M::Success, Refusal>, Failure> {
         let mut request = Request::new(Full::new(message.0.clone()));
         *request.method_mut() = Verb::POST;
         *request.uri_mut() = Uri::from_static("/v1/automaton");
@@ -95,13 +109,19 @@ impl Caller {
         let (head, body) = response.into_parts();
         if head.status != StatusCode::OK {
             let reason = head.headers.get("woody.error-reason").map(HeaderValue::as_bytes).unwrap_or_default();
-            return Err(format!("{}: {}", head.status, String::from_utf8_lossy(reason)).into());
+            let reason = String::from_utf8_lossy(reason).into_owned();
+            // Else the connection can't be used again.
+            body.collect().await?;
+            return Ok(Err(Refusal { status: head.status, reason }));
         }
         let body = body.collect().await?.to_bytes();
         let mut reader = Reader::new(body.clone(), Limits::default());
         Header::read(&mut reader)?;
         let result = body.slice(reader.position()..);
-        wire::read_reply::<M>(result, Limits::default())?.map_err(|exception| exception.name().into())
+        match wire::read_reply::<M>(result, Limits::default())? {
+            Ok(success) => Ok(Ok(success)),
+            Err(exception) => Err(exception.name().into()),
+        }
     }
 
     /// A number from the service's metrics.

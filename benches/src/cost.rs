@@ -2,6 +2,7 @@
 //!
 //! They are the same on every run and every host: the engine runs here, on a clock that is turned by hand.
 
+mod idle;
 mod report;
 
 use std::future::Future;
@@ -14,7 +15,8 @@ use bytes::Bytes;
 use clap::Args;
 use machinegun::clock::{Clock, ClockHand, Snowflakes, random_bytes};
 use machinegun::engine::{
-    Engine, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, Shards, SinkOptions,
+    Engine, EngineError, EngineOptions, NamespaceEngine, NamespaceOptions, Request, SchedulerOptions, Shards,
+    SinkOptions,
 };
 use machinegun::machine::retry::{MaxRetries, RetryPolicy};
 use machinegun::machine::{
@@ -27,6 +29,7 @@ use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions, schema};
 use machinegun::storage::ledger::LedgerWriter;
 use machinegun::telemetry::{Metrics, NamespaceMetrics};
 use machinegun::wire::{Content, Direction, HistoryRange, Value, timestamp};
+use tokio::task::JoinSet;
 
 use crate::Failure;
 use crate::table::Service;
@@ -47,9 +50,11 @@ const FIRST: usize = 4;
 const TIMER: i32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
 const SCAN_EVERY: Duration = Duration::from_secs(60);
-/// As the configuration has it by default. What each costs when idle is the same, so few are enough to measure.
-const SHARDS_BY_DEFAULT: u16 = 256;
+/// Few: what is looked at by the clock is measured by itself.
 const SHARDS: u16 = 8;
+/// Machines that are called at once, and how often each.
+const AT_ONCE: usize = 64;
+const CALLS_AT_ONCE: usize = 20;
 /// Any time will do, but a half second on purpose.
 const BEGIN: i64 = 1_700_000_000_500;
 
@@ -157,10 +162,13 @@ pub async fn measure(service: &str, histories: &[i64]) -> Result<Report, Failure
             }
         }
     }
-    let idle = world.idle().await?;
+    for (subject, sinks) in [(&world.plain, "none"), (&world.sunk, "Kafka"), (&world.entered, "ledger")] {
+        let (history, bill) = (i64::try_from(FIRST)?, world.at_once(subject).await?);
+        rows.push(Row { what: report::AT_ONCE.to_owned(), history, sinks: sinks.to_owned(), bill });
+    }
     world.engine.stop().await;
     world.storage.close().await;
-    Ok(Report::new(rows, growth, &reading, idle))
+    Ok(Report::new(rows, growth, &reading, &idle::measure(service).await?))
 }
 
 // === impl World ===
@@ -168,14 +176,7 @@ pub async fn measure(service: &str, histories: &[i64]) -> Result<Report, Failure
 impl World {
     async fn start(service: &str) -> Result<Self, Failure> {
         let toll = Toll::before(service).await?;
-        let options = DynamodbOptions {
-            table: format!("machinegun-cost-{:08x}", u32::from_be_bytes(random_bytes())),
-            region: "eu-central-1".to_owned(),
-            endpoint_url: Some(toll.endpoint.clone()),
-            shards: SHARDS,
-            request_timeout: Duration::from_secs(20),
-            credentials: Some(("bench".to_owned(), "bench".to_owned())),
-        };
+        let options = table(&toll, SHARDS);
         schema::create(&options, &Clock::system()).await?;
         let storage: Arc<dyn Storage> = Dynamodb::open(&options).await?;
         let (clock, hand) = Clock::manual(BEGIN);
@@ -234,6 +235,37 @@ impl World {
         self.bill(times, calls).await
     }
 
+    /// Of many machines, each of which has its next Call as soon as it has answered the last. No time passes.
+    async fn at_once(&self, subject: &Subject) -> Result<Bill, Failure> {
+        let ids = (0..AT_ONCE).map(|number| MachineId::new(Bytes::from(format!("at-once-{number}"))));
+        let ids = ids.collect::<Result<Vec<_>, _>>()?;
+        for id in &ids {
+            subject.start(self, id).await?;
+            self.calls(subject, id, Wish::Event, FIRST).await?;
+        }
+        let calls = async {
+            let mut callers = JoinSet::new();
+            for id in ids {
+                let (ns, request) = (subject.ns.clone(), self.request());
+                callers.spawn(async move {
+                    for _ in 0..CALLS_AT_ONCE {
+                        ns.execute(id.clone(), Wish::Event.call(), request.clone()).await?;
+                    }
+                    Ok::<_, EngineError>(())
+                });
+            }
+            while let Some(done) = callers.join_next().await {
+                done??;
+            }
+            Ok(())
+        };
+        self.bill(AT_ONCE * CALLS_AT_ONCE, calls).await
+    }
+
+    fn request(&self) -> Request {
+        Request { context: RequestContext::default(), deadline: self.clock.now() + 30_000 }
+    }
+
     async fn timers(&self, subject: &Subject, id: &MachineId) -> Result<Bill, Failure> {
         let timers = async {
             for _ in 0..TIMERS {
@@ -277,39 +309,6 @@ impl World {
         .await;
     }
 
-    /// An hour in which nobody asks for anything, from some minutes of it.
-    async fn idle(&self) -> Result<Bill, Failure> {
-        const MINUTES: u32 = 3;
-        self.unload(&self.plain).await;
-        self.unload(&self.sunk).await;
-        self.unload(&self.entered).await;
-        // The scans that the clock's turning has begun so far.
-        self.hand.advance(SCAN_EVERY);
-        self.quiet().await;
-        let before = self.toll.passed();
-        for _ in 0..MINUTES {
-            let passed = self.toll.passed();
-            self.hand.advance(SCAN_EVERY);
-            self.scanned(passed).await;
-            self.quiet().await;
-        }
-        // Counting the machines is no work of every minute; docs/cost.md has its formula.
-        let charges = self.toll.since(before)?;
-        let scans = charges.iter().filter(|charge| charge.index.as_deref() != Some(schema::MACHINES));
-        Ok(Bill::of(scans).times(60.0 / f64::from(MINUTES) * f64::from(SHARDS_BY_DEFAULT / SHARDS)))
-    }
-
-    /// Returns once every scan that was begun has come to its end.
-    async fn quiet(&self) {
-        let mut passed = self.toll.passed();
-        let mut still = 0;
-        while still < 10_000 {
-            tokio::task::yield_now().await;
-            still = if self.toll.passed() == passed { still + 1 } else { 0 };
-            passed = self.toll.passed();
-        }
-    }
-
     /// Returns once every shard was scanned since then.
     async fn scanned(&self, passed: usize) {
         until(|| self.scans(passed) >= usize::from(SHARDS)).await;
@@ -319,6 +318,18 @@ impl World {
     fn scans(&self, passed: usize) -> usize {
         let is_scan = |charge: &Charge| charge.index.as_deref() == Some(schema::DUES);
         self.toll.count(passed, is_scan)
+    }
+}
+
+/// A table of its own behind the toll, not made yet.
+fn table(toll: &Toll, shards: u16) -> DynamodbOptions {
+    DynamodbOptions {
+        table: format!("machinegun-cost-{:08x}", u32::from_be_bytes(random_bytes())),
+        region: "eu-central-1".to_owned(),
+        endpoint_url: Some(toll.endpoint.clone()),
+        shards,
+        request_timeout: Duration::from_secs(20),
+        credentials: Some(("bench".to_owned(), "bench".to_owned())),
     }
 }
 
@@ -366,14 +377,12 @@ impl Subject {
     }
 
     async fn call(&self, world: &World, id: &MachineId, wish: Wish) -> Result<(), Failure> {
-        let range = HistoryRange { after: None, limit: Some(1), direction: Direction::Backward };
-        self.step(world, id, Impact::Call { args: wish.args(), range }).await
+        self.step(world, id, wish.call()).await
     }
 
     async fn step(&self, world: &World, id: &MachineId, impact: Impact) -> Result<(), Failure> {
         world.hand.advance(PAUSE);
-        let request = Request { context: RequestContext::default(), deadline: world.clock.now() + 30_000 };
-        self.ns.execute(id.clone(), impact, request).await?;
+        self.ns.execute(id.clone(), impact, world.request()).await?;
         Ok(())
     }
 }
@@ -385,6 +394,11 @@ impl Wish {
 
     fn args(self) -> Value {
         Value::int(self as i64)
+    }
+
+    fn call(self) -> Impact {
+        let range = HistoryRange { after: None, limit: Some(1), direction: Direction::Backward };
+        Impact::Call { args: self.args(), range }
     }
 
     /// The `number`th answer.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use benches::{Failure, call, cost, disk, host, report};
+use benches::{Failure, call, cost, disk, host, overload, report, soak};
 use clap::{Parser, Subcommand};
 
 /// Measurements of the machinegun service.
@@ -17,6 +17,10 @@ struct Arguments {
 enum Command {
     /// Calls in a closed loop: throughput, latency, and the service's CPU time per Call.
     Call(call::Options),
+    /// Calls in a closed loop for minutes, second by second: the worst moments of the store.
+    Soak(soak::Options),
+    /// Many times the Calls that the service can do, and what becomes of them.
+    Overload(overload::Options),
     /// Requests and units that the same work costs on DynamoDB.
     Cost(cost::Options),
     /// What writing 4 KiB and syncing it costs in a folder.
@@ -32,6 +36,8 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Call(options) => call::run(&options),
+        Command::Soak(options) => soak::run(&options),
+        Command::Overload(options) => overload::run(&options),
         Command::Cost(options) => cost::run(&options),
         Command::Fsync { dir, seconds } => fsync(dir, seconds),
     };

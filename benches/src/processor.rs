@@ -1,7 +1,8 @@
-//! The processor that the service asks: one event for each Call, and no thinking.
+//! The processor that the service asks: one event for each Call, after thinking for as long as it is told to.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -10,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use machinegun::clock::Clock;
 use machinegun::wire::{
     self, CallResult, ComplexAction, Content, Header, Limits, MachineStateChange, Method, ProcessCall, ProcessSignal,
     Reader, SignalResult, Value,
@@ -25,7 +27,8 @@ const AUX_STATE: usize = 100;
 const RESPONSE: usize = 50;
 
 /// Listens on a port of its own, and answers for as long as the runtime lives.
-pub async fn start() -> Result<SocketAddr, Failure> {
+/// Each of its answers takes `thinking`, however many it is asked for at once.
+pub async fn start(thinking: Duration) -> Result<SocketAddr, Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
@@ -35,7 +38,7 @@ pub async fn start() -> Result<SocketAddr, Failure> {
             tokio::spawn(async move {
                 // Ends with the peer's hang-up.
                 let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service_fn(answer))
+                    .serve_connection(TokioIo::new(stream), service_fn(|request| answer(request, thinking)))
                     .await;
             });
         }
@@ -43,7 +46,11 @@ pub async fn start() -> Result<SocketAddr, Failure> {
     Ok(address)
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, thinking: Duration) -> Result<Response<Full<Bytes>>, Infallible> {
+    if !thinking.is_zero() {
+        let clock = Clock::system();
+        clock.sleep_until_monotonic(clock.monotonic() + thinking.as_millis() as i64).await;
+    }
     let body = request.into_body().collect().await.ok().and_then(|body| reply(body.to_bytes()));
     let mut response = match body {
         Some(body) => Response::new(Full::new(body)),

@@ -104,15 +104,15 @@ impl Report {
             println!("{:<6} {}: {}", if bar.ok { "ok" } else { "MISSED" }, bar.promise, bar.seen);
         }
     }
+}
 
-    /// Into `benches/results/` of the source tree.
-    pub fn save(&self, name: &str) -> Result<PathBuf, Failure> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
-        fs::create_dir_all(&folder)?;
-        let path = folder.join(format!("{name}.json"));
-        fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
-        Ok(path)
-    }
+/// Into `benches/results/` of the source tree.
+pub fn save(name: &str, report: &impl Serialize) -> Result<PathBuf, Failure> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+    fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("{name}.json"));
+    fs::write(&path, serde_json::to_string_pretty(report)? + "\n")?;
+    Ok(path)
 }
 
 pub fn host_line(host: &Host) -> String {

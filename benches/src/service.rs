@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
 
 use crate::Failure;
 
@@ -18,6 +19,22 @@ pub enum StorageKind {
     Memory,
 }
 
+/// What a run changes of the service's defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    pub storage: StorageKind,
+    /// Who decides what the machines do.
+    pub processor: SocketAddr,
+    /// Where a Kafka answers that gets all events, `HOST:PORT`.
+    pub broker: Option<&'a str>,
+    /// Of that client, in milliseconds: how long a message waits for others to share its request.
+    pub linger: u64,
+    /// `limits`, as YAML's flow form has it; empty: the defaults.
+    pub limits: &'a str,
+    /// The control group that it is put into before it begins.
+    pub cgroup: Option<&'a Path>,
+}
+
 /// Where the machines' events go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SinkKind {
@@ -25,6 +42,13 @@ pub enum SinkKind {
     None,
     /// To a topic of a real Kafka; and then the same while that is dead.
     Kafka,
+}
+
+/// Resident bytes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Memory {
+    pub now: u64,
+    pub most: u64,
 }
 
 /// Killed when dropped, unless it was stopped.
@@ -44,21 +68,51 @@ impl StorageKind {
     }
 }
 
+// === impl Setting ===
+
+impl<'a> Setting<'a> {
+    pub fn new(storage: StorageKind, processor: SocketAddr) -> Self {
+        Self { storage, processor, broker: None, linger: 0, limits: "", cgroup: None }
+    }
+
+    fn configuration(&self, folder: &Path) -> String {
+        let storage = match self.storage {
+            StorageKind::Embedded => {
+                format!("{{type: embedded, path: {:?}, free_space_reserve: 64M}}", folder.join("store"))
+            }
+            StorageKind::Memory => "{type: memory}".to_owned(),
+        };
+        let Self { processor, limits, .. } = self;
+        let limits = if limits.is_empty() { String::new() } else { format!("limits: {limits}\n") };
+        format!(
+            "service_name: machinegun\n\
+             woody_server: {{ip: 127.0.0.1, port: 0}}\n\
+             logging: {{out_type: stdout, level: info}}\n\
+             storage: {storage}\n\
+             {limits}\
+             namespaces:\n  bench:\n    processor: {{url: \"http://{processor}/processor\", pool_size: 100}}\n"
+        ) + &self.broker.map_or_else(String::new, |broker| topic(broker, self.linger))
+    }
+}
+
 // === impl Service ===
 
 impl Service {
     /// Starts it on `folder`, with its defaults but for what a run needs, and waits until it is up.
-    /// `broker` is where a Kafka answers that gets all events.
-    pub fn start(
-        folder: &Path,
-        storage: StorageKind,
-        processor: SocketAddr,
-        broker: Option<&str>,
-    ) -> Result<Self, Failure> {
+    pub fn start(folder: &Path, setting: &Setting<'_>) -> Result<Self, Failure> {
         let binary = build()?;
         let config = folder.join("config.yaml");
-        fs::write(&config, configuration(folder, storage, processor) + &broker.map_or_else(String::new, topic))?;
-        let mut child = Command::new(&binary)
+        fs::write(&config, setting.configuration(folder))?;
+        // The shell moves itself there and becomes the service: no byte of it is counted elsewhere.
+        let mut command = match setting.cgroup {
+            None => Command::new(&binary),
+            Some(group) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg("echo $$ > \"$0\" && exec \"$@\"").arg(group.join("cgroup.procs")).arg(&binary);
+                shell
+            }
+        };
+        let mut child = command
             .arg("serve")
             .arg("--config")
             .arg(&config)
@@ -91,6 +145,19 @@ impl Service {
         let ticks: Result<Vec<u64>, _> = numbers.split_whitespace().skip(11).take(2).map(str::parse).collect();
         let ticks: u64 = ticks?.iter().sum();
         Ok(Duration::from_micros(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()))
+    }
+
+    /// Bytes of memory that it has of its own, now and at the most so far.
+    pub fn memory(&self) -> Result<Memory, Failure> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"));
+            line.and_then(|number| number.trim().parse::<u64>().ok()).map(|kib| kib << 10)
+        };
+        match (bytes("VmRSS:"), bytes("VmHWM:")) {
+            (Some(now), Some(most)) => Ok(Memory { now, most }),
+            _ => Err("/proc/PID/status is malformed".into()),
+        }
     }
 
     /// Asks it to stop, and waits until it has.
@@ -134,29 +201,13 @@ fn build() -> Result<PathBuf, Failure> {
     }
 }
 
-fn configuration(folder: &Path, storage: StorageKind, processor: SocketAddr) -> String {
-    let storage = match storage {
-        StorageKind::Embedded => {
-            format!("{{type: embedded, path: {:?}, free_space_reserve: 64M}}", folder.join("store"))
-        }
-        StorageKind::Memory => "{type: memory}".to_owned(),
-    };
-    format!(
-        "service_name: machinegun\n\
-         woody_server: {{ip: 127.0.0.1, port: 0}}\n\
-         logging: {{out_type: stdout, level: info}}\n\
-         storage: {storage}\n\
-         namespaces:\n  bench:\n    processor: {{url: \"http://{processor}/processor\", pool_size: 100}}\n"
-    )
-}
-
 /// What makes the namespace, which stands last, publish. Nothing is refused for what the sink has not taken.
-fn topic(broker: &str) -> String {
+fn topic(broker: &str, linger: u64) -> String {
     let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "9092"));
     format!(
         "    outbox: {{max_pending: 1000000000}}\n    \
              event_sinks: {{bench: {{type: kafka, client: bench, topic: bench}}}}\n\
-         kafka: {{bench: {{endpoints: [{{host: '{host}', port: {port}}}]}}}}\n"
+         kafka: {{bench: {{endpoints: [{{host: '{host}', port: {port}}}], producer: {{max_linger: {linger}ms}}}}}}\n"
     )
 }
 

@@ -142,9 +142,10 @@ impl Automaton {
             return Err(Failure::Thrown(Exception::NamespaceNotFound));
         }
         let (subject, range) = self.described(params.desc).await?;
-        let context = request_context(asked.context.clone()).detached();
+        let deadline = self.deadline(interface, &asked.context);
+        let request = Request { context: request_context(asked.context.clone()).detached(), deadline };
         let args = params.a.detached();
-        let notify = || subject.namespace.notify(subject.id.clone(), args.clone(), range.clone(), context.clone());
+        let notify = || subject.namespace.notify(subject.id.clone(), args.clone(), range.clone(), request.clone());
         let id = self.at_home(&subject, Purpose::Step, &asked, notify).await?;
         Ok(NotifyResponse { id: wire::notification_id::format(id).into() })
     }

@@ -35,6 +35,9 @@ use view::View;
 pub use address::own_address;
 pub use forward::{FORWARDED, NOT_OWNER, Place, Purpose};
 
+/// Heartbeats that an instance puts in a lease time, and how often it looks at the others'.
+pub const BEATS_IN_A_LEASE: i64 = 5;
+
 /// Jitter of everything that all instances do again and again: this part of the time, both ways.
 const JITTER: f64 = 0.1;
 
@@ -145,7 +148,7 @@ impl Cluster {
             address: options.address,
             lease_ms,
             margin_ms: lease_ms / 5,
-            tick_ms: lease_ms / 5,
+            tick_ms: lease_ms / BEATS_IN_A_LEASE,
             gap_ms: (lease_ms / 50).clamp(1, 200),
             release_ms: milliseconds(options.release_time),
             beating: watch::Sender::new(false),

@@ -17,7 +17,8 @@ use super::{duration, kafka, namespaces, size};
 pub struct Settings {
     /// `service_name`: what `/health` calls the service. Default `machinegun`.
     pub service_name: String,
-    /// `snowflake_machine_id`: 0 to 1023, in every id that the service makes. Default None: from the host's name.
+    /// `snowflake_machine_id`: 0 to 1023, in every id that the service makes. Default None: from the host's name. Instances
+    /// that share a storage may have equal ones: an id that both make is noticed, and made anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snowflake_machine_id: Option<u16>,
     /// `woody_server`: the API's server.

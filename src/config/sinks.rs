@@ -143,6 +143,9 @@ fn event_sink(section: &Section<'_>, outlets: &Outlets<'_>) -> Option<EventSinkS
         }
     }
     if kind == "kafka" {
+        if !cfg!(feature = "kafka") {
+            item.wrong("is `kafka`, which this program was built without", "build it with the feature `kafka`");
+        }
         let kind = EventSinkKind::Kafka(kafka::topic(section, clients));
         return Some(EventSinkSettings { name: name.to_owned(), kind, ack });
     }

@@ -14,6 +14,7 @@ mod delivery;
 mod error;
 mod modernize;
 mod namespace;
+mod notify;
 mod outage;
 mod outbox;
 mod owner;

@@ -42,7 +42,8 @@ impl NamespaceEngine {
         let ModernizerOptions { modernizer, current_format_version } =
             self.options.modernizer.as_ref().ok_or(EngineError::NamespaceNotFound)?;
         let view = self.get(id.clone(), range).await?;
-        let mut events = Vec::new();
+        let most = self.options.policy.limits.step_size;
+        let (mut events, mut size) = (Vec::new(), 0);
         for bytes in &view.events {
             let event = decode(bytes)?;
             if event.format_version.is_some_and(|version| version >= *current_format_version) {
@@ -66,7 +67,18 @@ impl NamespaceEngine {
                 let modern = Event { format_version: modern.format_version, data: modern.data, ..event };
                 let mut writer = Writer::with_capacity(modern.size_hint());
                 modern.write(&mut writer);
-                events.push((modern.id, writer.into_bytes()));
+                let bytes = writer.into_bytes();
+                size += bytes.len();
+                // All of it is one commit, as a step is.
+                if size > most {
+                    let text = format!(
+                        "the modernized events up to {} have {size} bytes, limits.step_size allows {most}: \
+                         modernize fewer at once, by a range with a limit",
+                        modern.id
+                    );
+                    return Err(ModernizerError(text).into());
+                }
+                events.push((modern.id, bytes));
             }
         }
         if events.is_empty() {

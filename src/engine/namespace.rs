@@ -18,14 +18,11 @@ use super::worker::{Message, Queued, Reply, Worker};
 use super::{NamespaceOptions, Request, SchedulerOptions, Shared, SinkOptions};
 use crate::clock::{Clock, Stopwatch, random_unit};
 use crate::failpoint::{self, Failpoint};
-use crate::machine::{
-    CommitId, Impact, MachineId, MachineKey, Namespace, Notification, NotificationId, Record, Refusal, RequestContext,
-    Success, slice,
-};
+use crate::machine::{CommitId, Impact, MachineId, MachineKey, Namespace, Record, Refusal, Success, slice};
 use crate::telemetry::metrics::{Scheduler, Stored};
-use crate::telemetry::trace::{happened, traced};
+use crate::telemetry::trace::traced;
 use crate::telemetry::{Metrics, NamespaceMetrics};
-use crate::wire::{HistoryRange, Value};
+use crate::wire::HistoryRange;
 
 /// Wake-ups are put off by 0.5 to 1.5 times this when one of our own bounds or the store stands in the way.
 const POSTPONE_MS: f64 = 1_000.0;
@@ -210,44 +207,9 @@ impl NamespaceEngine {
         }
     }
 
-    /// Accepts a notification: it is stored when this returns, and delivered later. Never waits for the machine's turn. Of
-    /// an owner alone, which delivers it soon.
-    pub async fn notify(
-        self: &Arc<Self>,
-        id: MachineId,
-        args: Value,
-        range: HistoryRange,
-        context: RequestContext,
-    ) -> Result<NotificationId, EngineError> {
-        self.check_owned(&id)?;
-        if self.shared.stopping.is_cancelled() {
-            return Err(EngineError::Stopping);
-        }
-        let key = self.key(id.clone());
-        let epoch = match self.cached(&id, None).await? {
-            Some(view) => view?.record.epoch,
-            None => match self.stored(Stored::GetMachine, self.shared.storage.read(&key, None)).await? {
-                Some(loaded) if loaded.record.exists() => loaded.record.epoch,
-                _ => return Err(Refusal::MachineNotFound.into()),
-            },
-        };
-        let notification = Notification { id: self.shared.snowflakes.next(), epoch, args, range, context };
-        let now = self.shared.clock.now();
-        failpoint::reached(Failpoint::BeforeNotificationPut);
-        self.stored(Stored::PutNotification, self.shared.storage.put_notification(&key, &notification, now)).await?;
-        failpoint::reached(Failpoint::NotificationPut);
-        self.metrics.notification_created.inc();
-        happened!("notification created");
-        if self.options.notifications.is_some() {
-            // If it can't be told now, the entry's own due is found by the next scan.
-            self.schedule.wake_at(&id, (now, Scheduler::Notification));
-        }
-        Ok(notification.id)
-    }
-
     /// From memory, if the machine is loaded, all of the range is held, and what is held stands in storage. What does not
     /// is left to its worker.
-    async fn cached(
+    pub(super) async fn cached(
         &self,
         id: &MachineId,
         range: Option<&HistoryRange>,

@@ -168,8 +168,9 @@ impl Worker {
         // makes it too.
         let leaving = self.shared().stopping.is_cancelled() || !self.is_owned();
         let now = self.shared().clock.now();
+        // The latest that the commit can have been: it may have left the due where it was.
         let owed_since =
-            record.outbox_due.map_or(now, |due| due.saturating_sub(namespace.options.policy.outbox_clear_ms));
+            record.outbox_due.map_or(now, |due| due.saturating_sub(namespace.options.policy.outbox_clear_ms / 2));
         for (sink, options) in namespace.options.sinks.iter().enumerate() {
             let unsent = record.unsent.iter().find(|it| it.sink == *options.name);
             let roads = self.outbox.roads.get_or_insert_with(|| Roads::new(&namespace.backlogs));

@@ -304,8 +304,16 @@ fn step(before: Option<&Record>, mut next: Record, events: Vec<Bytes>, policy: &
         true => Some(policy.outbox_clear_ms),
         false => (!next.unsent.is_empty()).then_some(UNKNOWN_SINK_MS),
     };
-    next.outbox_due = look_ms.map(|delay| now(stamp).saturating_add(delay));
+    let due = before.and_then(|before| before.outbox_due);
+    next.outbox_due = look_ms.map(|delay| look_at(due, now(stamp), delay));
     Step { record: Some(next), events, handled: None, tag: None, replaced: Vec::new() }
+}
+
+/// When the machine has to look whether all was acknowledged: `delay` after now, or up to half of that earlier if it was
+/// due then already. A due that moves is paid for in every storage's index, so a busy machine moves it rarely.
+fn look_at(due: Option<i64>, now: i64, delay: i64) -> i64 {
+    let (soonest, latest) = (now.saturating_add(delay / 2), now.saturating_add(delay));
+    due.filter(|due| (soonest..=latest).contains(due)).unwrap_or(latest)
 }
 
 /// When the machine has to look for notifications after a step that may let more of them in.

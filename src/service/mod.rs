@@ -276,6 +276,7 @@ fn watch_writer(metrics: &Metrics, stats: &Arc<WriterStats>) {
     watch(names::COMMIT_OVERLAPPED, |stats| &stats.overlapped);
     watch(names::COMMIT_BYTES, |stats| &stats.bytes);
     watch(names::COMMIT_MAX_BATCH, |stats| &stats.max_batch);
+    watch(names::COMMIT_MAX_SYNC, |stats| &stats.max_sync_us);
     watch(names::COMMIT_WAITING, |stats| &stats.waiting);
     watch(names::STORAGE_FREE_BYTES, |stats| &stats.free_bytes);
     metrics.show(names::COMMIT_SYNC_SECONDS, &stats.sync_seconds);

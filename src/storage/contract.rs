@@ -90,6 +90,7 @@ macro_rules! storage_contract {
                 entries_are_in_the_order_of_their_ids,
                 a_limit_keeps_the_oldest,
                 an_entry_put_again_changes_nothing,
+                an_id_that_another_notification_has_conflicts,
                 an_entry_wakes_its_machine,
                 a_parked_entry_keeps_waiting_without_a_due,
                 a_deleted_entry_is_gone_with_its_due,

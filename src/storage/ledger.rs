@@ -27,7 +27,7 @@ mod marks;
 mod writer;
 
 pub use append::{Append, Link, Run, Source};
-pub use writer::LedgerWriter;
+pub use writer::{LOOK_EVERY_MS, LedgerWriter};
 
 /// SHA-256: of a block with its predecessors, or of an entry alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -219,13 +219,17 @@ impl Storage for Memory {
         self.lock().commit(&commit)
     }
 
-    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
+    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Outcome {
         let mut state = self.lock();
-        if let Entry::Vacant(place) = state.notifications.entry((key.clone(), it.id)) {
-            place.insert(it.clone());
-            state.set_due(key, Some(it.id), Some(due));
+        match state.notifications.entry((key.clone(), it.id)) {
+            Entry::Occupied(present) if present.get() != it => return Outcome::Conflict,
+            Entry::Occupied(_) => {}
+            Entry::Vacant(place) => {
+                place.insert(it.clone());
+                state.set_due(key, Some(it.id), Some(due));
+            }
         }
-        Ok(())
+        Outcome::Committed
     }
 
     async fn notifications(&self, key: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError> {

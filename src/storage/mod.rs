@@ -56,7 +56,7 @@ pub struct Commit {
 pub enum Outcome {
     /// It stands, now or already: a commit put again is recognised by its id.
     Committed,
-    /// Another commit stands where the expected one should; nothing was written.
+    /// Another commit stands where the expected one should, or another notification under its id; nothing was written.
     Conflict,
     /// The tag belongs to another machine, which exists; nothing was written.
     TagTaken,
@@ -112,8 +112,11 @@ pub trait Storage: Send + Sync + 'static {
     /// whatever it expects; so is forgetting a machine of which there is no record.
     async fn commit(&self, commit: Commit) -> Outcome;
 
-    /// Puts an entry, due at `due` (unix milliseconds). Putting the same id again changes nothing.
-    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError>;
+    /// Puts an entry, due at `due` (unix milliseconds). Putting the same again changes nothing, and is committed. Where
+    /// another notification has the id, it is a conflict and nothing is written: instances may make equal ids.
+    ///
+    /// Refused says it of this put alone: what became of an earlier one is for the caller to remember.
+    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Outcome;
 
     /// The entries of a machine, of any epoch, in the order of acceptance, at most `limit`.
     async fn notifications(&self, key: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError>;

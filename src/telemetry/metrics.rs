@@ -2,27 +2,27 @@
 
 mod definition;
 mod schedule;
+mod sinks;
 mod stored;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use definition::{Buckets, DURATIONS, Definition, FRACTIONS, Kind, QUEUES, Register, SYNCS};
 use schedule::ScheduleFamilies;
+use sinks::SinkFamilies;
 use stored::StoredFamilies;
 
 pub use schedule::{Scheduler, SchedulerMetrics, TimerMetrics, TimerProcessing};
+pub use sinks::{KafkaSinkMetrics, LedgerMetrics, SinkMetrics};
 pub use stored::{OperationMetrics, Stored};
 
 const IMPACTS: &[&str] =
     &["init", "call", "repair", "simple_repair", "remove", "timeout", "notification", "modernize", "continuation"];
-
-/// The names of a sink's errors.
-const SINK_FAILURES: &[&str] = &["unavailable", "misconfiguration"];
 
 /// All metrics of one service. Built once; handles are resolved per namespace, so that the main road looks nothing up.
 #[derive(Debug)]
@@ -42,22 +42,13 @@ pub struct Metrics {
     wakes: IntCounterVec,
     schedule: ScheduleFamilies,
     stored: StoredFamilies,
+    sinks: SinkFamilies,
     listener: IntGaugeVec,
     workers: IntGaugeVec,
     in_flight: IntGaugeVec,
     refusals: IntCounterVec,
     conflicts: IntCounterVec,
-    sink_pending: IntGaugeVec,
-    sink_age: GaugeVec,
-    produced: IntCounterVec,
-    sink_retries: IntCounterVec,
-    sink_stuck: IntGaugeVec,
-    kafka_produced: HistogramVec,
-    sink_failures: IntCounterVec,
-    ledger_broken: IntGaugeVec,
     forwards: IntCounterVec,
-    ledger_entries: IntCounterVec,
-    ledger_appends: IntCounterVec,
     definitions: Vec<Definition>,
     watched: Mutex<Vec<Show>>,
 }
@@ -97,6 +88,10 @@ pub const COMMIT_OVERLAPPED: Watched = counter(
 );
 pub const COMMIT_BYTES: Watched = counter("machinegun_commit_bytes_total", "Bytes handed to the embedded store.");
 pub const COMMIT_MAX_BATCH: Watched = gauge("machinegun_commit_max_batch", "The most writes in one batch so far.");
+pub const COMMIT_MAX_SYNC: Watched = gauge(
+    "machinegun_commit_max_sync_microseconds",
+    "The longest that a batch of the embedded store has taken so far.",
+);
 pub const COMMIT_WAITING: Watched = gauge("machinegun_commit_waiting", "Writes that wait for the disk now.");
 pub const STORAGE_FREE_BYTES: Watched =
     gauge("machinegun_storage_free_bytes", "Free bytes of the store's volume when last looked at.");
@@ -134,6 +129,7 @@ const WATCHED: &[Watched] = &[
     COMMIT_OVERLAPPED,
     COMMIT_BYTES,
     COMMIT_MAX_BATCH,
+    COMMIT_MAX_SYNC,
     COMMIT_WAITING,
     STORAGE_FREE_BYTES,
     CACHE_BYTES,
@@ -222,33 +218,6 @@ pub struct NamespaceMetrics {
     refusals: IntCounterVec,
     namespace: String,
     impacts: Vec<(&'static str, ImpactMetrics)>,
-}
-
-/// One sink's handles in a namespace.
-#[derive(Debug)]
-pub struct SinkMetrics {
-    pub pending: IntGauge,
-    pub stuck: IntGauge,
-    pub produced: IntCounter,
-    pub retried: IntCounter,
-    failed: Vec<(&'static str, IntCounter)>,
-}
-
-/// What a sink that is a Kafka topic takes its time for, by delivery.
-#[derive(Debug)]
-pub struct KafkaSinkMetrics {
-    pub encode: Histogram,
-    pub send: Histogram,
-}
-
-/// One ledger's handles, where blocks are appended beside the commits.
-#[derive(Clone, Debug)]
-pub struct LedgerMetrics {
-    pub entries: IntCounter,
-    pub blocks: IntCounter,
-    pub taken: IntCounter,
-    pub failed: IntCounter,
-    pub looked_back: IntCounter,
 }
 
 #[derive(Debug)]
@@ -347,6 +316,7 @@ impl Metrics {
             ),
             schedule: ScheduleFamilies::new(&register),
             stored: StoredFamilies::new(&register),
+            sinks: SinkFamilies::new(&register),
             listener: gauge("woody_ranch_listener_connections", "Client connections being served.", &["listener"]),
             workers: gauge("machinegun_workers", "Machines loaded now.", &["namespace"]),
             in_flight: gauge("machinegun_steps_in_flight", "Requests waiting or running now.", &["namespace"]),
@@ -360,60 +330,10 @@ impl Metrics {
                 "Commits that found another one in their place; the step was done again.",
                 &["namespace"],
             ),
-            sink_pending: gauge(
-                "machinegun_sink_pending",
-                "Events and lifecycle entries of loaded machines that a sink has not acknowledged.",
-                &["namespace", "name"],
-            ),
-            sink_age: register.fraction(
-                "machinegun_sink_oldest_age_seconds",
-                "For how long the oldest delivery that is under way has been owed to a sink; 0 if none is.",
-                &["namespace", "name"],
-            ),
-            sink_retries: counter(
-                "machinegun_sink_retries_total",
-                "Deliveries that are sent again because a sink did not take them.",
-                &["namespace", "name"],
-            ),
-            sink_stuck: gauge(
-                "machinegun_sink_misconfigured",
-                "Machines whose next delivery a sink will not take until somebody mends something; tried again slowly.",
-                &["namespace", "name"],
-            ),
-            kafka_produced: histogram(
-                "mg_events_sink_kafka_produced_duration_seconds",
-                "Time that a delivery to a Kafka topic took to be encoded, and until the brokers had it.",
-                &["namespace", "name", "action"],
-            ),
-            produced: counter(
-                "mg_events_sink_produced_total",
-                "Events that a sink has acknowledged.",
-                &["namespace", "name"],
-            ),
-            sink_failures: counter(
-                "machinegun_sink_failures_total",
-                "Deliveries that a sink did not take; each is tried again.",
-                &["namespace", "name", "reason"],
-            ),
-            ledger_broken: gauge(
-                "machinegun_ledger_broken",
-                "1 if the look over a ledger after the start found a break in its chain, 0 if it found none; absent until then.",
-                &["sink"],
-            ),
             forwards: counter(
                 "machinegun_forwards_total",
                 "Requests sent to the instance that owns the machine's shard, by outcome; `no_owner`: nobody took it in time.",
                 &["outcome"],
-            ),
-            ledger_entries: counter(
-                "machinegun_ledger_entries_total",
-                "Entries that this instance has appended to a ledger beside the commits.",
-                &["sink"],
-            ),
-            ledger_appends: counter(
-                "machinegun_ledger_appends_total",
-                "What became of blocks that this instance put: `done`; `taken`, another instance was faster; `failed`. And `looked_back`: deliveries for which older blocks were read first.",
-                &["sink", "outcome"],
             ),
             watched: Mutex::default(),
             definitions: Vec::new(),
@@ -486,19 +406,12 @@ impl Metrics {
     }
 
     pub fn ledger_broken(&self, sink: &str, broken: bool) {
-        self.ledger_broken.with_label_values(&[sink]).set(i64::from(broken));
+        self.sinks.broken(sink).set(i64::from(broken));
     }
 
     /// A ledger whose blocks are appended beside the commits.
     pub fn ledger(&self, sink: &str) -> LedgerMetrics {
-        let appends = |outcome| self.ledger_appends.with_label_values(&[sink, outcome]);
-        LedgerMetrics {
-            entries: self.ledger_entries.with_label_values(&[sink]),
-            blocks: appends("done"),
-            taken: appends("taken"),
-            failed: appends("failed"),
-            looked_back: appends("looked_back"),
-        }
+        self.sinks.ledger(sink)
     }
 
     pub fn namespace(&self, name: &str) -> NamespaceMetrics {
@@ -559,23 +472,14 @@ impl Metrics {
 
     /// One sink of a namespace. `age_ms` is read when the metrics are rendered.
     pub fn sink(&self, namespace: &str, sink: &str, age_ms: impl Fn() -> i64 + Send + Sync + 'static) -> SinkMetrics {
-        let labels = [namespace, sink];
-        let age = self.sink_age.with_label_values(&labels);
+        let age = self.sinks.age(namespace, sink);
         self.also(move || age.set(age_ms() as f64 / 1_000.0));
-        let failed = |reason| self.sink_failures.with_label_values(&[namespace, sink, reason]);
-        SinkMetrics {
-            pending: self.sink_pending.with_label_values(&labels),
-            produced: self.produced.with_label_values(&labels),
-            retried: self.sink_retries.with_label_values(&labels),
-            stuck: self.sink_stuck.with_label_values(&labels),
-            failed: SINK_FAILURES.iter().map(|reason| (*reason, failed(reason))).collect(),
-        }
+        self.sinks.sink(namespace, sink)
     }
 
     /// One sink of a namespace that is a Kafka topic, beside what [`Self::sink`] counts.
     pub fn kafka_sink(&self, namespace: &str, sink: &str) -> KafkaSinkMetrics {
-        let action = |action| self.kafka_produced.with_label_values(&[namespace, sink, action]);
-        KafkaSinkMetrics { encode: action("encode"), send: action("send") }
+        self.sinks.kafka(namespace, sink)
     }
 
     fn impact(&self, namespace: &str, impact: &str) -> ImpactMetrics {
@@ -640,17 +544,6 @@ impl NamespaceMetrics {
 
     pub fn refused(&self, bound: &str) {
         self.refusals.with_label_values(&[&self.namespace, bound]).inc();
-    }
-}
-
-// === impl SinkMetrics ===
-
-impl SinkMetrics {
-    /// By the error's name.
-    pub fn failed(&self, reason: &str) -> &IntCounter {
-        let found = self.failed.iter().find(|(name, _)| *name == reason);
-        // Every name that an error has is listed above.
-        &found.unwrap_or(&self.failed[0]).1
     }
 }
 

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use machinegun::storage::Storage;
 use machinegun::wire::{
-    Call, Exception, GetMachine, Notify, ProcessCall, ProcessSignal, Remove, SimpleRepair, Start, Value,
+    Call, ComplexAction, Exception, GetMachine, Notify, ProcessCall, ProcessSignal, Protocol, Remove, SignalResult,
+    SimpleRepair, Start, TagAction, Value,
 };
 use tokio::time::timeout;
 
 use crate::fleet::LEASE_MS;
 use crate::link::{Link, Way};
 use crate::live::http::Answer;
-use crate::live::processor::{signed, to_call, to_signal};
+use crate::live::processor::{NOTHING, signed, to_call, to_signal};
 use crate::live::{self, Callee, Failure, PATIENCE, id, result};
 use crate::peer::Peer;
 use crate::town::Town;
@@ -78,6 +79,46 @@ async fn a_machine_is_reached_through_any_instance_and_its_processor_hears_the_s
     }
     let answered = "machinegun_forwards_total{outcome=\"answered\"}";
     assert_eq!((town.metric(0, answered).await, town.metric(1, answered).await), (4, 0));
+}
+
+/// Whoever is asked looks up whose tag it is; the request goes on as it came, and its owner looks it up again.
+#[tokio::test]
+async fn a_machine_is_reached_by_its_tag_through_any_instance() {
+    let (mut town, mut callee) = Town::new();
+    town.protocol = Protocol::Y2021;
+    town.fill(2).await;
+    let machine = town.id_at(1).await;
+    let tagged = SignalResult {
+        action: ComplexAction { tag: Some(TagAction { tag: "order-7".into() }), ..NOTHING },
+        ..to_signal(signed("started"))
+    };
+    let args = live::start(&machine, "args");
+    let (answer, _) = tokio::join!(town.ask::<Start>(0, &[], &args), callee.answer::<ProcessSignal>(move |_| tagged));
+    result::<Start>(&answer).expect("started");
+    let args = live::to(live::tag("order-7"), "go");
+    for at in [0, 1] {
+        let (answer, _) =
+            tokio::join!(town.ask::<Call>(at, &[], &args), callee.answer::<ProcessCall>(|_| to_call(signed("x"))));
+        assert_eq!(result::<Call>(&answer), Ok(Value::str("done")));
+        let answer = town.ask::<GetMachine>(at, &[], &live::of(live::tag("order-7"))).await;
+        assert_eq!(result::<GetMachine>(&answer).expect("it is there").id, machine);
+        // Whose it is nobody can say, so there is nobody to ask.
+        let answer = town.ask::<Call>(at, &[], &live::to(live::tag("order-8"), "go")).await;
+        assert_eq!(result::<Call>(&answer), Err(Failure::Thrown(Exception::MachineNotFound)));
+    }
+    let answered = "machinegun_forwards_total{outcome=\"answered\"}";
+    assert_eq!((town.metric(0, answered).await, town.metric(1, answered).await), (3, 0));
+    let answer = town.ask::<GetMachine>(1, &[], &live::of(id(&machine))).await;
+    assert_eq!(result::<GetMachine>(&answer).expect("it is there").history.len(), 3);
+    // As it came: an owner of another release finds what the caller wrote.
+    let peer = Peer::settle(&town.storage).await;
+    town.until(|all| all.iter().all(|it| it["owned"] == 0)).await;
+    let answering = async {
+        let came = peer.came().await;
+        assert_eq!(came.body, machinegun::wire::write_call::<Call>(&args, 7));
+        came.answer("200 OK", &["content-type: application/x-thrift"], b"").await;
+    };
+    tokio::join!(town.ask::<Call>(0, &[], &args), answering);
 }
 
 #[tokio::test]

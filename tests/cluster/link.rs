@@ -102,8 +102,9 @@ impl Storage for Link {
         self.over(work).await.unwrap_or_else(Outcome::Unknown)
     }
 
-    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
-        self.over(self.inner.put_notification(key, it, due)).await
+    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Outcome {
+        let work = async { Ok(self.inner.put_notification(key, it, due).await) };
+        self.over(work).await.unwrap_or_else(Outcome::Unknown)
     }
 
     async fn notifications(&self, key: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError> {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use machinegun::clock::{Clock, ClockHand};
-use machinegun::config::{DynamodbSettings, Settings, StorageSettings};
+use machinegun::config::{DynamodbSettings, NamespaceSettings, Settings, StorageSettings};
 use machinegun::machine::{MachineId, MachineKey, Namespace};
 use machinegun::service::{self, Running};
 use machinegun::storage::Storage;
 use machinegun::storage::leases::InstanceId;
 use machinegun::storage::memory::Memory;
-use machinegun::wire::{self, Method};
+use machinegun::wire::{self, Method, Protocol};
 
 use crate::fleet::{LEASE_MS, SHARDS};
 use crate::live::http::{self, Answer};
@@ -23,6 +23,7 @@ pub struct Town {
     processor: String,
     /// Of services that are built from here on.
     pub peer_pool_size: usize,
+    pub protocol: Protocol,
     pub houses: Vec<Running>,
 }
 
@@ -33,28 +34,34 @@ impl Town {
         let (clock, hand) = Clock::manual(NOW);
         let callee = Callee::listen(&clock);
         let (storage, processor) = (Arc::new(Memory::shared(SHARDS)), callee.url.clone());
-        (Self { storage, clock, hand, processor, peer_pool_size: 256, houses: Vec::new() }, callee)
+        let (peer_pool_size, protocol, houses) = (256, Protocol::Current, Vec::new());
+        (Self { storage, clock, hand, processor, peer_pool_size, protocol, houses }, callee)
     }
 
     /// With so many services, who have shared all shards among them.
     pub async fn of(size: usize) -> (Self, Callee) {
         let (mut town, callee) = Self::new();
+        town.fill(size).await;
+        (town, callee)
+    }
+
+    /// Builds so many services, and waits until they have shared all shards among them.
+    pub async fn fill(&mut self, size: usize) {
         for _ in 0..size {
-            town.build(town.storage.clone()).await;
+            self.build(self.storage.clone()).await;
         }
         let share = u64::from(SHARDS) / size as u64;
-        town.until(|all| all.len() == size && all.iter().all(|it| it["owned"].as_u64() == Some(share))).await;
+        self.until(|all| all.len() == size && all.iter().all(|it| it["owned"].as_u64() == Some(share))).await;
         // Time enough for all to hear of it.
         for _ in 0..50 {
-            town.until(|_| true).await;
-            town.hand.advance(Duration::from_millis(100));
+            self.until(|_| true).await;
+            self.hand.advance(Duration::from_millis(100));
         }
-        (town, callee)
     }
 
     /// One more service. Returns its number.
     pub async fn build(&mut self, storage: Arc<dyn Storage>) -> usize {
-        let namespaces = vec![live::namespace(&self.processor)];
+        let namespaces = vec![NamespaceSettings { protocol: self.protocol, ..live::namespace(&self.processor) }];
         // What it says of a table is not looked at: the storage is open.
         let sharing = StorageSettings::Dynamodb(DynamodbSettings {
             table: String::new(),

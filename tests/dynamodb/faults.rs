@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use machinegun::machine::KEPT_COMMITS;
+use machinegun::machine::{KEPT_COMMITS, Notification};
 use machinegun::storage::contract::sample::{Sample, committed, due_times, entry_ids, events, put};
 use machinegun::storage::contract::tags::{claim, holder};
 use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions};
 use machinegun::storage::leases::{Heartbeat, InstanceId, Leases, Owner};
 use machinegun::storage::{Commit, Outcome, Storage, StorageError};
+use machinegun::wire::Value;
 
 use super::proxy::Proxy;
 use super::services;
@@ -89,6 +90,29 @@ async fn what_another_has_committed_meanwhile_is_a_conflict_also_for_a_hot_machi
     // The loser goes on from what stands there.
     other.commit_step(&*store, &events(3..=3), None).await;
     other.assert_stands(&*direct, &events(1..=3)).await;
+}
+
+#[tokio::test]
+async fn a_notification_whose_answer_was_lost_is_unknown_and_recognised_when_put_again() {
+    let (proxy, store, direct) = two_ways().await;
+    let sample = Sample::new("one");
+    let it = sample.notification(1);
+    proxy.lose_next_answer();
+    assert_unknown(&store.put_notification(&sample.key, &it, 10).await);
+    assert_eq!(direct.notifications(&sample.key, 9).await, Ok(vec![it.clone()]));
+    assert_eq!(store.put_notification(&sample.key, &it, 10).await, Outcome::Committed);
+    // Another one's answer that is lost makes nothing of it either.
+    let other = Notification { args: Value::nil(), ..it.clone() };
+    proxy.lose_next_answer();
+    assert_unknown(&store.put_notification(&sample.key, &other, 10).await);
+    assert_eq!(store.put_notification(&sample.key, &other, 10).await, Outcome::Conflict);
+    proxy.lose_next_request();
+    assert_unknown(&store.put_notification(&sample.key, &sample.notification(2), 20).await);
+    proxy.throttle_next();
+    let outcome = store.put_notification(&sample.key, &sample.notification(2), 20).await;
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    assert_eq!(direct.notifications(&sample.key, 9).await, Ok(vec![it]));
+    assert_eq!(due_times(&*direct).await, vec![10]);
 }
 
 #[tokio::test]

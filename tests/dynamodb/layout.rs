@@ -4,7 +4,7 @@ use bytes::Bytes;
 use machinegun::machine::{LifeChange, Lifecycle, MOST_PARCELS, Parcel, SHORTEST_REASON, Unsent};
 use machinegun::storage::contract::sample::{Sample, committed, events, everything};
 use machinegun::storage::dynamodb::Dynamodb;
-use machinegun::storage::{Commit, Storage};
+use machinegun::storage::{Commit, Outcome, Storage};
 use machinegun::wire::{Content, Direction, HistoryRange, Value};
 
 use super::services;
@@ -110,7 +110,7 @@ async fn a_notification_larger_than_an_item_is_read_back_and_deleted() {
     let mut it = sample.notification(7);
     it.args = Value::str(&"n".repeat(900_000));
     for due in [5, 6] {
-        assert_eq!(store.put_notification(&sample.key, &it, due).await, Ok(()));
+        assert_eq!(store.put_notification(&sample.key, &it, due).await, Outcome::Committed);
     }
     assert_eq!(store.notifications(&sample.key, 9).await, Ok(vec![it]));
     assert_eq!(store.settle_notifications(&sample.key, &[7], &[]).await, Ok(()));

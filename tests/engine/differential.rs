@@ -84,7 +84,7 @@ impl Operation {
             Self::SimpleRepair(machine) => format!("{:?}", mg.ask(machine, Impact::SimpleRepair).await),
             Self::Remove(machine) => format!("{:?}", mg.ask(machine, Impact::Remove).await),
             Self::Notify(machine, _, range) => {
-                format!("{:?}", mg.ns.notify(id(machine), args, range.clone(), RequestContext::default()).await)
+                format!("{:?}", mg.ns.notify(id(machine), args, range.clone(), mg.request()).await)
             }
             Self::Get(machine, range) => shown(mg, machine, range).await,
             Self::Modernize(machine, range) => {

@@ -66,6 +66,8 @@ type Mark = (MachineKey, Option<CommitId>, bool);
 pub struct Faulty {
     inner: Arc<dyn Storage>,
     faults: Mutex<VecDeque<Fault>>,
+    /// Of notifications' puts.
+    entry_faults: Mutex<VecDeque<Fault>>,
     commits: Mutex<Vec<Commit>>,
     /// The first read waits here, and others wait for it.
     reading: tokio::sync::Mutex<Option<Inside>>,
@@ -88,6 +90,8 @@ pub struct Faulty {
     pub standings: AtomicUsize,
     pub event_reads: AtomicUsize,
     pub notification_reads: AtomicUsize,
+    /// Notifications' puts that were answered.
+    pub entries: AtomicUsize,
     pub scans: AtomicUsize,
     /// The shards that the last scan was of.
     pub scanned: Mutex<Option<Vec<Shard>>>,
@@ -102,6 +106,7 @@ impl Faulty {
         Arc::new(Self {
             inner,
             faults: Mutex::default(),
+            entry_faults: Mutex::default(),
             commits: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
             down: AtomicBool::new(false),
@@ -117,6 +122,7 @@ impl Faulty {
             standings: AtomicUsize::new(0),
             event_reads: AtomicUsize::new(0),
             notification_reads: AtomicUsize::new(0),
+            entries: AtomicUsize::new(0),
             scans: AtomicUsize::new(0),
             scanned: Mutex::default(),
             deleted: Mutex::default(),
@@ -126,6 +132,12 @@ impl Faulty {
     /// The next commit that no fault is waiting for has this one.
     pub fn then(&self, fault: Fault) -> &Self {
         self.faults.lock().unwrap().push_back(fault);
+        self
+    }
+
+    /// The next notification that no fault is waiting for has this one when it is put.
+    pub fn then_entry(&self, fault: Fault) -> &Self {
+        self.entry_faults.lock().unwrap().push_back(fault);
         self
     }
 
@@ -264,6 +276,39 @@ impl Faulty {
         }
     }
 
+    /// A notification's put: done or not, and told or not.
+    async fn enter(&self, key: &MachineKey, it: &Notification, due: i64) -> Outcome {
+        let put = self.inner.put_notification(key, it, due);
+        let fault = self.entry_faults.lock().unwrap().pop_front();
+        match fault {
+            Some(Fault::Refuse) => return Outcome::Refused(unavailable()),
+            Some(Fault::Unknown { applied }) => {
+                if applied {
+                    put.await;
+                }
+                return Outcome::Unknown(unavailable());
+            }
+            Some(_) => panic!("a notification's put is refused, or of unknown result"),
+            None if !self.is_unlucky(key, false) => return put.await,
+            None => {}
+        }
+        match self.roll(key, false, 5) {
+            0 => return Outcome::Refused(unavailable()),
+            1 => return Outcome::Unknown(unavailable()),
+            2 => drop(put.await),
+            3 => {
+                self.dawdle(key, false).await;
+                return put.await;
+            }
+            _ => {
+                let answer = put.await;
+                self.dawdle(key, false).await;
+                return answer;
+            }
+        }
+        Outcome::Unknown(unavailable())
+    }
+
     /// A commit's answer, which never contradicts an earlier one: refused means that no earlier put was done either.
     async fn faulty(&self, commit: Commit) -> Outcome {
         let mark = (
@@ -384,8 +429,14 @@ impl Storage for Faulty {
         answer
     }
 
-    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
-        self.request(key, self.inner.put_notification(key, it, due)).await
+    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Outcome {
+        let answer = match self.up() {
+            Ok(()) => self.enter(key, it, due).await,
+            Err(error) => Outcome::Refused(error),
+        };
+        // At the end, so who sees it here knows that the engine goes on from it.
+        self.entries.fetch_add(1, Ordering::SeqCst);
+        answer
     }
 
     async fn notifications(&self, key: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError> {

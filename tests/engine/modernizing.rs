@@ -29,6 +29,7 @@ on_every_storage!(
     two_at_once_never_lower_a_version,
     a_failed_machine_is_modernised_too,
     a_long_history_is_rewritten_whole,
+    a_modernized_history_past_the_limit_is_an_error_and_parts_of_it_are_modernized,
 );
 
 on_every_storage!(sinks_are_not_fed_again);
@@ -300,6 +301,34 @@ async fn two_at_once_never_lower_a_version(mg: Mg) {
     gate.open();
     slow.await.unwrap().unwrap();
     assert_eq!(mg.storage.commits().len(), commits + 1);
+}
+
+async fn a_modernized_history_past_the_limit_is_an_error_and_parts_of_it_are_modernized(mg: Mg) {
+    let (mg, rewriter) = modernizing(mg.with(|_, namespace| namespace.policy.limits.step_size = 1_000));
+    let mg = mg.start().await;
+    versions(&mg, "m", &[Some(1); 4]).await;
+    let long = |letter: &str| letter.repeat(300);
+    let script = || {
+        for letter in ["A", "B", "C", "D"] {
+            rewriter.then(Some(2), &long(letter));
+        }
+    };
+    script();
+    let Err(EngineError::Modernizer(error)) = modernize(&mg, "m", &HistoryRange::ALL).await else {
+        panic!("it is too large");
+    };
+    let text = error.to_string();
+    assert!(text.contains("events up to 3") && text.contains("limits.step_size allows 1000"), "{text}");
+    let old = |texts: &[&str]| texts.iter().map(|it| ((*it).to_owned(), Some(1))).collect::<Vec<_>>();
+    assert_eq!(shown(&mg, "m").await, old(&["a", "b", "c", "d"]));
+    // What was left of the script is for nobody.
+    rewriter.0.lock().unwrap().answers.clear();
+    script();
+    for range in [HistoryRange { limit: Some(2), ..HistoryRange::ALL }, range(2, 2)] {
+        modernize(&mg, "m", &range).await.unwrap();
+    }
+    let modern: Vec<_> = ["A", "B", "C", "D"].iter().map(|letter| (long(letter), Some(2))).collect();
+    assert_eq!(shown(&mg, "m").await, modern);
 }
 
 async fn sinks_are_not_fed_again(mg: Mg) {

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
+use machinegun::clock::Snowflakes;
 use machinegun::engine::{EngineError, SchedulerOptions};
-use machinegun::machine::{Impact, Outcome, Refusal, Status};
+use machinegun::machine::{Impact, Notification, Outcome, Refusal, RequestContext, Status};
 use machinegun::processor::{Ask, Question};
+use machinegun::storage;
+use machinegun::wire::{HistoryRange, Value};
 
 use crate::faulty::Fault;
 use crate::on_every_storage;
@@ -19,6 +22,10 @@ on_every_storage!(
     a_failed_machine_is_notified_and_learns_of_it_after_a_simple_repair,
     a_machine_started_anew_is_not_given_its_predecessors,
     a_notification_survives_a_restart_before_its_delivery,
+    a_notification_whose_id_another_instance_has_made_is_not_lost,
+    a_notification_whose_put_was_lost_is_put_again_and_takes_effect_once,
+    a_notification_that_was_delivered_before_its_put_was_settled_takes_effect_once,
+    a_notification_that_can_not_be_put_is_refused_or_unknown_by_its_deadline,
     a_notification_whose_commit_was_lost_takes_effect_once,
     disabled_notifications_are_accepted_and_wait,
     with_notifications_disabled_a_repaired_machines_timer_still_fires,
@@ -187,6 +194,109 @@ impl<F: Future<Output = crate::world::Answer>> Stopping for F {
     fn now_or_never_is_stopping(self) -> bool {
         use futures_util::FutureExt;
         self.now_or_never() == Some(Err(machinegun::engine::EngineError::Stopping))
+    }
+}
+
+async fn a_notification_whose_id_another_instance_has_made_is_not_lost(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    let epoch = mg.stored("m").await.epoch;
+    mg.processor.behave(noting);
+    // Of the same number, at the same time.
+    mg.advance(1);
+    let ids = Snowflakes::new(mg.number(), mg.clock.clone());
+    let theirs: Vec<_> = ["x", "y"]
+        .into_iter()
+        .map(|text| Notification {
+            id: ids.next(),
+            epoch,
+            args: Value::str(text),
+            range: HistoryRange::ALL,
+            context: RequestContext::default(),
+        })
+        .collect();
+    for it in &theirs {
+        let put = mg.storage.inner().put_notification(&mg.key("m"), it, mg.clock.now()).await;
+        assert_eq!(put, storage::Outcome::Committed);
+    }
+    let ours = mg.notify("m", "ours").await.unwrap();
+    assert!(theirs.iter().all(|it| it.id < ours), "{ours}");
+    mg.processor.question(4).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["x", "y", "ours"]);
+}
+
+async fn a_notification_whose_put_was_lost_is_put_again_and_takes_effect_once(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.processor.behave(noting);
+    mg.storage.then_entry(Fault::Unknown { applied: true }).then_entry(Fault::Refuse);
+    mg.storage.then_entry(Fault::Unknown { applied: false });
+    let notified = {
+        let notified = mg.notify("m", "a");
+        let turning = async {
+            for puts in 1..=3 {
+                until(|| mg.storage.entries.load(Ordering::SeqCst) == puts).await;
+                mg.advance(1_000);
+            }
+        };
+        tokio::join!(notified, turning).0
+    };
+    assert!(notified.is_ok(), "{notified:?}");
+    assert_eq!(mg.storage.entries.load(Ordering::SeqCst), 4);
+    mg.processor.question(2).await;
+    mg.settle().await;
+    mg.turn(1_000_000).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await, ["a"]);
+    assert_eq!(mg.processor.count(), 2);
+}
+
+/// The next one's delivery comes upon its entry, delivers it and deletes it; then it is put again.
+async fn a_notification_that_was_delivered_before_its_put_was_settled_takes_effect_once(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.processor.behave(noting);
+    mg.storage.then_entry(Fault::Unknown { applied: true });
+    let between = async {
+        until(|| mg.storage.entries.load(Ordering::SeqCst) == 1).await;
+        mg.notify("m", "b").await.unwrap();
+        mg.processor.question(3).await;
+        mg.settle().await;
+        assert_eq!(texts(&mg, "m").await, ["a", "b"]);
+        mg.advance(1_000);
+    };
+    let (notified, ()) = tokio::join!(mg.notify("m", "a"), between);
+    assert!(notified.is_ok(), "{notified:?}");
+    mg.settle().await;
+    assert_eq!(mg.storage.inner().notifications(&mg.key("m"), 10).await.unwrap(), []);
+    assert_eq!(texts(&mg, "m").await, ["a", "b"]);
+    assert_eq!(mg.processor.count(), 3);
+}
+
+async fn a_notification_that_can_not_be_put_is_refused_or_unknown_by_its_deadline(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    let soon = mg.clock.now() + 5;
+    mg.storage.then_entry(Fault::Refuse);
+    let refused = mg.notify_by("m", "x", soon).await;
+    assert!(matches!(refused, Err(EngineError::Storage(_))), "{refused:?}");
+    mg.storage.then_entry(Fault::Unknown { applied: false });
+    assert_eq!(mg.notify_by("m", "x", soon).await, Err(EngineError::TimedOut));
+    // That it is refused later says nothing of the first put.
+    mg.storage.then_entry(Fault::Unknown { applied: false });
+    for _ in 0..64 {
+        mg.storage.then_entry(Fault::Refuse);
+    }
+    let turning = async {
+        loop {
+            mg.advance(100);
+            mg.quiet().await;
+        }
+    };
+    tokio::select! {
+        answer = mg.notify_by("m", "x", mg.clock.now() + 1_000) => assert_eq!(answer, Err(EngineError::TimedOut)),
+        () = turning => {}
     }
 }
 

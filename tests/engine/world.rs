@@ -432,6 +432,11 @@ impl World {
         self.all_shards().into_iter().for_each(|shard| self.shards().lose(shard));
     }
 
+    /// This instance's in the ids that it makes.
+    pub fn number(&self) -> u16 {
+        self.mg.number
+    }
+
     pub fn request(&self) -> Request {
         Request { context: RequestContext::default(), deadline: self.clock.now() + PATIENCE }
     }
@@ -477,8 +482,12 @@ impl World {
     }
 
     pub async fn notify(&self, machine: &str, args: &str) -> Result<NotificationId, EngineError> {
-        let context = RequestContext::default();
-        self.ns.notify(id(machine), Value::str(args), HistoryRange::ALL, context).await
+        self.notify_by(machine, args, self.clock.now() + PATIENCE).await
+    }
+
+    pub async fn notify_by(&self, machine: &str, args: &str, deadline: i64) -> Result<NotificationId, EngineError> {
+        let request = Request { deadline, ..self.request() };
+        self.ns.notify(id(machine), Value::str(args), HistoryRange::ALL, request).await
     }
 
     pub async fn get(&self, machine: &str) -> Result<View, EngineError> {

@@ -50,7 +50,7 @@ async fn work(
 
 /// The walk of a consumer through a machine's events, which may go back and begin again from an earlier one, never ahead
 /// of the next. How often it went back.
-fn repeats(id: &str, expected: &[Vec<u8>], found: &[Vec<u8>]) -> usize {
+pub fn repeats(id: &str, expected: &[Vec<u8>], found: &[Vec<u8>]) -> usize {
     let ids: BTreeMap<_, _> = expected.iter().enumerate().map(|(at, value)| (value, at)).collect();
     let (mut next, mut repeats) = (0, 0);
     let mut newest = 0;

@@ -13,3 +13,8 @@ mod meaning;
 #[path = "../process/mod.rs"]
 mod process;
 mod service;
+#[cfg(feature = "dynamodb")]
+#[path = "../services/mod.rs"]
+mod services;
+#[cfg(feature = "dynamodb")]
+mod takeover;

@@ -25,10 +25,14 @@ const LONG_MS: i64 = 300_000;
 
 /// A configuration of one namespace: where its events and lifecycles go, and what else the file says.
 pub fn configuration(folder: &Folder, processor: &Processor, sink: &str, more: &str) -> String {
-    let namespace = namespace(NAMESPACE, processor.address)
+    configuration_with(&folder.store(), &sunk(processor, sink)) + more
+}
+
+/// The namespace, and where its events go.
+pub fn sunk(processor: &Processor, sink: &str) -> String {
+    namespace(NAMESPACE, processor.address)
         + "    outbox: {clear_interval: 1s}\n    event_sinks:\n"
-        + &format!("      main: {sink}\n");
-    configuration_with(&folder.store(), &namespace) + more
+        + &format!("      main: {sink}\n")
 }
 
 pub fn client(bootstrap: &str, more: &str) -> String {
@@ -75,7 +79,7 @@ pub fn values(id: &str, machine: &Machine) -> Vec<Vec<u8>> {
     events.collect()
 }
 
-fn life(value: &[u8]) -> LifeChange {
+pub fn life(value: &[u8]) -> LifeChange {
     let mut reader = Reader::new(Bytes::copy_from_slice(value), Limits::default());
     let LifecycleEvent { data: LifecycleEventData::Machine(event), .. } =
         LifecycleEvent::read(&mut reader).expect("a change of life");
@@ -168,6 +172,26 @@ async fn a_broker_is_spoken_to_by_tls_and_with_a_login() {
     let config = folder.configured_as(&configuration(&folder, &processor, &sink, &secure(password)));
     let service = Machinegun::start(&config).await;
     finds_a_life(&broker.plain, &events, &lives, "one", &machine).await;
+    service.kill().await;
+}
+
+/// Its certificate is trusted, and says another address than the one that was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_whose_certificate_has_another_name_is_told_nothing() {
+    let broker = broker().await;
+    let (folder, processor, events) = (Folder::new(), Processor::start(), topic("events"));
+    make(&broker.plain, &[&events], PARTITIONS).await;
+    let (_, port) = broker.secure.rsplit_once(':').expect("an address");
+    let (user, password) = USER;
+    let ssl = format!("    ssl: {{cacertfile: '{}'}}\n", broker.certificate);
+    let sasl = format!("    sasl: {{username: {user}, password: {password}}}\n");
+    let sink = format!("{{type: kafka, client: client, topic: {events}}}");
+    let more = client(&format!("localhost:{port}"), &(ssl + &sasl));
+    let service = Machinegun::start(&folder.configured_as(&configuration(&folder, &processor, &sink, &more))).await;
+    Peer::of(service.address).start("one", &Order::plain("a")).await.expect("a start");
+    let said = |line: &str| line.contains("certificate verify failed").then_some(());
+    service.logged("that its certificate is not the one", said).await;
+    assert_eq!(everything(&broker.plain, &events), []);
     service.kill().await;
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::idle::Idle;
 use super::today;
 use crate::Failure;
 use crate::report::{Bar, commit};
@@ -38,12 +39,14 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// A Call with one event, on average over the whole life of the longest history.
     pub growth: Bill,
-    /// Of one instance without requests, in an hour.
+    /// Of one instance without requests, in an hour, and of each ledger that it has.
     pub idle_hour: Bill,
+    pub idle_ledger_hour: Bill,
     pub bars: Vec<Bar>,
 }
 
 pub const HOT: &str = "Call with one event";
+pub const AT_ONCE: &str = "Call with one event, 64 machines at once";
 pub const FIRST: &str = "Call with one event, one of a machine's first four";
 
 const UNIT: f64 = 4_096.0;
@@ -94,9 +97,10 @@ impl Bill {
 
 impl Report {
     /// `reading`: units and bytes of whole histories.
-    pub fn new(rows: Vec<Row>, growth: Bill, reading: &[(f64, usize)], idle_hour: Bill) -> Self {
+    pub fn new(rows: Vec<Row>, growth: Bill, reading: &[(f64, usize)], idle: &Idle) -> Self {
         let bars = bars(&rows, &growth, reading);
-        Self { date: today(), commit: commit(), rows, growth, idle_hour, bars }
+        let (idle_hour, idle_ledger_hour) = (idle.instance.clone(), idle.ledger.clone());
+        Self { date: today(), commit: commit(), rows, growth, idle_hour, idle_ledger_hour, bars }
     }
 
     /// As Markdown.
@@ -115,7 +119,8 @@ impl Report {
             "| **Call with one event, the whole way from the first** | 0 and up | none | {} |",
             columns(&self.growth)
         ));
-        line(format!("| **an idle instance, an hour** | | | {} |", columns(&self.idle_hour)));
+        line(format!("| **an idle instance with 256 shards, an hour** | | | {} |", columns(&self.idle_hour)));
+        line(format!("| **the same, each ledger more** | | | {} |", columns(&self.idle_ledger_hour)));
         line(String::new());
         for Bar { promise, seen, ok } in &self.bars {
             line(format!("- {}: {promise}: {seen}", if *ok { "held" } else { "MISSED" }));
@@ -157,6 +162,18 @@ fn bars(rows: &[Row], growth: &Bill, reading: &[(f64, usize)]) -> Vec<Bar> {
         format!("{requests:.3}, {units:.3}"),
         requests <= 1.35 && units <= 3.0,
     ));
+    let at_once = |sinks: &str| {
+        let row = rows.iter().find(|row| row.what == AT_ONCE && row.sinks == sinks)?;
+        Some(row.bill.write_requests + row.bill.read_requests)
+    };
+    if let (Some(none), Some(kafka), Some(ledger)) = (at_once("none"), at_once("Kafka"), at_once("ledger")) {
+        let (kafka, ledger) = (kafka - none, ledger - none);
+        bars.push(bar(
+            "one sink, 64 machines at once: 0.1 requests more per Call",
+            format!("Kafka {kafka:.3}, ledger {ledger:.3}"),
+            kafka <= 0.1 && ledger <= 0.1,
+        ));
+    }
     let worst = reading.iter().map(|(units, bytes)| units / (*bytes as f64 / UNIT).ceil().max(1.0));
     // One event's history is a read of one item in any case.
     let worst = worst.fold(0.0, f64::max);

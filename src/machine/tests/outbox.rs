@@ -131,18 +131,30 @@ fn a_sink_that_is_no_longer_configured_is_owed_on() {
 }
 
 #[test]
-fn a_record_that_owes_is_due_an_interval_after_each_commit() {
+fn a_record_that_owes_is_due_within_an_interval_of_each_commit_and_rarely_moves_its_due() {
     let record = owing(&sleeping(), &call(), done(appended(&["a"])));
     assert_eq!((record.outbox_due, record.due()), (Some(NOW + OUTBOX_CLEAR_MS), Some(NOW + OUTBOX_CLEAR_MS)));
-    let later = apply(Some(&record), &call(), &context("c"), done(timed(after(1))).into(), &sinks(), stamp(NOW + 5));
-    let later = later.step.expect("a step").record.expect("a record");
-    assert_eq!(later.outbox_due, Some(NOW + 5 + OUTBOX_CLEAR_MS));
+    let later = |at: i64| {
+        let done = done(timed(after(1))).into();
+        let step = apply(Some(&record), &call(), &context("c"), done, &sinks(), stamp(NOW + at)).step;
+        step.expect("a step").record.expect("a record")
+    };
+    for (at, due) in [
+        (5, OUTBOX_CLEAR_MS),
+        (OUTBOX_CLEAR_MS / 2, OUTBOX_CLEAR_MS),
+        (OUTBOX_CLEAR_MS / 2 + 1, OUTBOX_CLEAR_MS / 2 + 1 + OUTBOX_CLEAR_MS),
+        (2 * OUTBOX_CLEAR_MS, 3 * OUTBOX_CLEAR_MS),
+        // The clock was set back.
+        (-5, OUTBOX_CLEAR_MS - 5),
+    ] {
+        assert_eq!(later(at).outbox_due, Some(NOW + due), "{at} ms later");
+    }
     // The next commit tells the store what was acknowledged: nothing is left to look for.
-    let mut quiet = later;
+    let mut quiet = later(5);
     for sink in ["events", "both"] {
         quiet.acknowledge(sink, &events(epoch(), 4, 4));
     }
-    assert_eq!(quiet.outbox_due, Some(NOW + 5 + OUTBOX_CLEAR_MS), "the store does not know yet");
+    assert_eq!(quiet.outbox_due, Some(NOW + OUTBOX_CLEAR_MS), "the store does not know yet");
     let quiet = next(&quiet, &call(), done(timed(after(2))));
     assert_eq!((quiet.outbox_due, quiet.unsent), (None, vec![]));
 }

@@ -92,7 +92,7 @@ impl Storage for Books {
         self.store.events(key, epoch, first, last).await
     }
 
-    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
+    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Outcome {
         self.store.put_notification(key, it, due).await
     }
 

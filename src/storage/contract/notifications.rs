@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::Subject;
-use super::sample::{Sample, all_dues, committed, conflicts, due_times, entry_ids, events, put};
-use crate::storage::Commit;
+use super::sample::{Sample, all_dues, committed, conflicts, due_times, entry_ids, events, everything, put};
+use crate::machine::{CommitId, Notification, RequestContext};
+use crate::storage::{Commit, Outcome};
+use crate::wire::Value;
 
 pub async fn entries_are_in_the_order_of_their_ids(subject: Arc<impl Subject>) {
     let store = subject.open().await;
@@ -36,13 +38,43 @@ pub async fn an_entry_put_again_changes_nothing(subject: Arc<impl Subject>) {
     let sample = Sample::new("one");
     put(&*store, &sample, 1, 10).await;
     put(&*store, &sample, 1, 20).await;
-    let changed = crate::machine::Notification { args: crate::wire::Value::nil(), ..sample.notification(1) };
-    assert_eq!(store.put_notification(&sample.key, &changed, 30).await, Ok(()));
     assert_eq!(store.notifications(&sample.key, 9).await, Ok(vec![sample.notification(1)]));
     assert_eq!(due_times(&*store).await, vec![10]);
     assert_eq!(store.settle_notifications(&sample.key, &[], &[1]).await, Ok(()));
     put(&*store, &sample, 1, 40).await;
     assert_eq!(due_times(&*store).await, Vec::<i64>::new());
+}
+
+/// Two instances may make one id. Whose notification is not the one that stands there has to know it, or it is lost.
+pub async fn an_id_that_another_notification_has_conflicts(subject: Arc<impl Subject>) {
+    let store = subject.open().await;
+    let sample = Sample::new("one");
+    let it = sample.notification(1);
+    let large = |letter: &str| Notification { args: Value::str(&letter.repeat(500_000)), ..sample.notification(2) };
+    put(&*store, &sample, 1, 10).await;
+    assert_eq!(store.put_notification(&sample.key, &large("a"), 20).await, Outcome::Committed);
+    let others = [
+        Notification { args: Value::nil(), ..it.clone() },
+        Notification { args: large("a").args, ..it.clone() },
+        Notification { epoch: CommitId([9; 16]), ..it.clone() },
+        Notification { range: everything(), ..it.clone() },
+        Notification { context: RequestContext::default(), ..it.clone() },
+        Notification { args: Value::nil(), ..large("a") },
+        large("b"),
+    ];
+    for other in &others {
+        assert_eq!(store.put_notification(&sample.key, other, 5).await, Outcome::Conflict, "{other:?}");
+    }
+    assert_eq!(store.notifications(&sample.key, 9).await, Ok(vec![it.clone(), large("a")]));
+    assert_eq!(due_times(&*store).await, vec![10, 20]);
+    // Not after it is parked either, and the same is still the same.
+    assert_eq!(store.settle_notifications(&sample.key, &[], &[1, 2]).await, Ok(()));
+    assert_eq!(store.put_notification(&sample.key, &others[0], 5).await, Outcome::Conflict);
+    assert_eq!(store.put_notification(&sample.key, &large("a"), 5).await, Outcome::Committed);
+    assert_eq!(due_times(&*store).await, Vec::<i64>::new());
+    // Another machine's ids are its own.
+    let second = Sample::new("two");
+    assert_eq!(store.put_notification(&second.key, &others[0], 5).await, Outcome::Committed);
 }
 
 pub async fn an_entry_wakes_its_machine(subject: Arc<impl Subject>) {

@@ -208,7 +208,7 @@ pub async fn entry_ids(store: &dyn Storage, key: &MachineKey) -> Vec<i64> {
 
 pub async fn put(store: &dyn Storage, sample: &Sample, id: i64, due: i64) {
     let put = store.put_notification(&sample.key, &sample.notification(id), due).await;
-    assert_eq!(put, Ok(()));
+    assert_eq!(put, Outcome::Committed);
 }
 
 /// So many steps make the first one forgotten.

@@ -153,9 +153,11 @@ impl Storage for Dynamodb {
         }
     }
 
-    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
-        self.check(&key.ns)?;
-        self.put_entry(key, it, due).await
+    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Outcome {
+        match self.check(&key.ns) {
+            Ok(()) => self.put_entry(key, it, due).await,
+            Err(error) => Outcome::Refused(error),
+        }
     }
 
     async fn notifications(&self, key: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError> {

@@ -1,16 +1,17 @@
 //! Notifications' entries: an item each beside their machine's, in the dues' index until they are parked.
 
 use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Dynamodb;
-use super::client::{AT_ONCE, Item, binary, bytes_of, fault, key, number};
+use super::client::{AT_ONCE, Fault, Item, binary, bytes_of, fault, key, number};
 use super::commit::NOTHING_THERE;
 use super::layout::{MOST_INLINE, PART};
 use super::{keys, read};
 use crate::machine::{MachineKey, Notification, NotificationId};
-use crate::storage::StorageError;
+use crate::storage::{Outcome, StorageError};
 
 const VERSION: u8 = 1;
 
@@ -23,12 +24,7 @@ struct Pointer {
 // === impl Dynamodb ===
 
 impl Dynamodb {
-    pub(super) async fn put_entry(
-        &self,
-        machine: &MachineKey,
-        it: &Notification,
-        due: i64,
-    ) -> Result<(), StorageError> {
+    pub(super) async fn put_entry(&self, machine: &MachineKey, it: &Notification, due: i64) -> Outcome {
         let partition = keys::machine(machine);
         let mut value = vec![VERSION];
         value.extend_from_slice(&it.encode());
@@ -43,7 +39,10 @@ impl Dynamodb {
             }
             entry.insert("h".to_owned(), binary(digest));
             entry.insert("p".to_owned(), number(items.len()));
-            self.table.put_all(items).await?;
+            // Parts that no entry points at are nothing; those of another notification have other keys.
+            if let Err(error) = self.table.put_all(items).await {
+                return Outcome::Refused(error);
+            }
         } else {
             entry.insert("v".to_owned(), binary(value));
         }
@@ -51,11 +50,38 @@ impl Dynamodb {
             entry.insert("ds".to_owned(), number(machine.shard(self.shards)));
             entry.insert("d".to_owned(), binary(keys::due(due, &partition, Some(it.id))));
         }
-        let put = self.table.calls.put_item().table_name(&self.table.name).set_item(Some(entry));
-        match put.condition_expression(NOTHING_THERE).send().await {
-            Ok(_) => Ok(()),
-            Err(SdkError::ServiceError(answer)) if answer.err().is_conditional_check_failed_exception() => Ok(()),
-            Err(error) => Err(fault(&error).error()),
+        let put = self.table.commits.put_item().table_name(&self.table.name).set_item(Some(entry.clone()));
+        let put = put
+            .condition_expression(NOTHING_THERE)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let stands = match put.send().await {
+            Ok(_) => return Outcome::Committed,
+            Err(SdkError::ServiceError(answer)) if answer.err().is_conditional_check_failed_exception() => {
+                match answer.into_err() {
+                    PutItemError::ConditionalCheckFailedException(failed) => failed.item,
+                    _ => None,
+                }
+            }
+            Err(error) => {
+                return match fault(&error) {
+                    Fault::Refused(error) => Outcome::Refused(error),
+                    Fault::Unknown(error) => Outcome::Unknown(error),
+                };
+            }
+        };
+        let stands = match stands {
+            Some(stands) => Ok(Some(stands)),
+            // Some tables don't say what stood in the way.
+            None => self.table.get(&partition, &keys::notification(it.id)).await,
+        };
+        match stands {
+            Ok(Some(stands)) if is_same(&stands, &entry) => Outcome::Committed,
+            Ok(Some(_)) => Outcome::Conflict,
+            Ok(None) => {
+                let text = "an entry that stood in the way is gone, and may have been the same";
+                Outcome::Unknown(StorageError::Unavailable(text.to_owned()))
+            }
+            Err(error) => Outcome::Unknown(error),
         }
     }
 
@@ -134,6 +160,11 @@ impl Dynamodb {
             Err(error) => Err(fault(&error).error()),
         }
     }
+}
+
+/// Whether two entries hold the same notification, or point at the same, whenever it is due.
+fn is_same(one: &Item, other: &Item) -> bool {
+    ["v", "h", "p"].iter().all(|name| one.get(*name) == other.get(*name))
 }
 
 // === impl Pointer ===

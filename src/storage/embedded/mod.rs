@@ -157,7 +157,7 @@ impl Embedded {
         match self.write(key, work).await {
             Outcome::Committed => Ok(()),
             Outcome::Refused(error) | Outcome::Unknown(error) => Err(error),
-            // Only commits are conditional.
+            // Only commits and new entries are conditional.
             Outcome::Conflict | Outcome::TagTaken => {
                 Err(StorageError::Corrupt("an unconditional write met a conflict".to_owned()))
             }
@@ -265,8 +265,8 @@ impl Storage for Embedded {
         self.write(&commit.key, Work::Commit(Box::new(work))).await
     }
 
-    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Result<(), StorageError> {
-        self.done(key, Work::put_notification(key, it, due)).await
+    async fn put_notification(&self, key: &MachineKey, it: &Notification, due: i64) -> Outcome {
+        self.write(key, Work::put_notification(key, it, due)).await
     }
 
     async fn notifications(&self, key: &MachineKey, limit: usize) -> Result<Vec<Notification>, StorageError> {

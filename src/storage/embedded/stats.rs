@@ -7,6 +7,9 @@ use prometheus::Histogram;
 
 use crate::telemetry::metrics::{COMMIT_BATCH_SIZE, COMMIT_SYNC_SECONDS};
 
+/// A batch that takes longer is told of: a payment waited for it.
+const SLOW: Duration = Duration::from_millis(500);
+
 /// Counts since the store was opened. All are atomics: reading them costs the writer nothing.
 #[derive(Debug)]
 pub struct WriterStats {
@@ -20,6 +23,8 @@ pub struct WriterStats {
     pub overlapped: AtomicU64,
     /// The most writes in one batch.
     pub max_batch: AtomicU64,
+    /// The longest that a batch took, in microseconds.
+    pub max_sync_us: AtomicU64,
     /// Writes that wait now, those of the batch that is being written included.
     pub waiting: AtomicU64,
     /// Bytes of keys and values handed to the engine.
@@ -44,6 +49,7 @@ impl Default for WriterStats {
             idle_writes: count(),
             overlapped: count(),
             max_batch: count(),
+            max_sync_us: count(),
             waiting: count(),
             bytes: count(),
             sync_seconds: COMMIT_SYNC_SECONDS.histogram(),
@@ -68,6 +74,16 @@ impl WriterStats {
         self.sync_seconds.observe(took.as_secs_f64());
         self.batch_size.observe(writes as f64);
         self.max_batch.fetch_max(writes as u64, Relaxed);
+        self.max_sync_us.fetch_max(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        if took > SLOW {
+            // At the most one line for each such batch, so a few a second.
+            tracing::warn!(
+                took_ms = took.as_millis() as u64,
+                writes,
+                bytes,
+                "the store was slow: all answers waited for this batch; the disk is busy, or compaction falls behind"
+            );
+        }
     }
 
     pub(super) fn answered(&self, idle: bool) {

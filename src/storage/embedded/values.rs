@@ -43,6 +43,11 @@ impl<'a> Entry<'a> {
         Ok(Self { due: i64::from_be_bytes(*due), notification })
     }
 
+    /// Whether both hold the same notification, whenever it is due.
+    pub fn holds_as(&self, other: &Entry<'_>) -> bool {
+        self.notification == other.notification
+    }
+
     pub fn notification(&self, id: NotificationId) -> Result<Notification, StorageError> {
         Notification::decode(id, self.notification).map_err(corrupt)
     }

@@ -103,12 +103,14 @@ impl Work {
         let staged = match self {
             Self::Commit(work) => work.stage(draft, space, stats),
             Self::PutNotification { machine, id, key, entry, due } => (|| {
-                if draft.get(Table::Notifications, &key)?.is_none() {
-                    space.check(stats)?;
-                    draft.put(Table::Notifications, key, entry);
-                    if due != i64::MAX {
-                        draft.put(Table::Dues, DueKey::encode(due, Some(id), &machine), values::due());
-                    }
+                if let Some(present) = draft.get(Table::Notifications, &key)? {
+                    let same = Entry::read(&present)?.holds_as(&Entry::read(&entry)?);
+                    return Ok(if same { Outcome::Committed } else { Outcome::Conflict });
+                }
+                space.check(stats)?;
+                draft.put(Table::Notifications, key, entry);
+                if due != i64::MAX {
+                    draft.put(Table::Dues, DueKey::encode(due, Some(id), &machine), values::due());
                 }
                 Ok(Outcome::Committed)
             })(),
@@ -191,14 +193,17 @@ impl CommitWork {
         }
         let settled = self.settlement.dues(draft)?;
         let entered = self.entering.map(|entering| entering.chain(draft)).transpose()?;
-        if let Some(due) = head.and_then(|head| head.due) {
-            draft.remove(Table::Dues, DueKey::encode(due, None, &self.machine));
+        let (was, is) = (head.and_then(|head| head.due), self.record.as_ref().and_then(|record| record.due));
+        if was != is {
+            if let Some(due) = was {
+                draft.remove(Table::Dues, DueKey::encode(due, None, &self.machine));
+            }
+            if let Some(due) = is {
+                draft.put(Table::Dues, DueKey::encode(due, None, &self.machine), values::due());
+            }
         }
         match self.record {
             Some(record) => {
-                if let Some(due) = record.due {
-                    draft.put(Table::Dues, DueKey::encode(due, None, &self.machine), values::due());
-                }
                 let events = self.replaced.into_iter().chain(self.events);
                 events.for_each(|(key, event)| draft.put(Table::Events, key, event));
                 if let Some(Claim { by, key, .. }) = claim {

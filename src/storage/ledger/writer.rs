@@ -45,7 +45,7 @@ const MOST_RUNS: usize = 100_000;
 
 /// How often a writer that has nothing to append looks at what others have, so that its `place` is not long past; and
 /// how often it notes the head.
-const LOOK_EVERY_MS: i64 = 10_000;
+pub const LOOK_EVERY_MS: i64 = 10_000;
 
 /// Pages of others' blocks that a writer takes in one after the other. Past it, it goes to the end and forgets.
 const MOST_PAGES: usize = 16;

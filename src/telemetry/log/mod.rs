@@ -17,9 +17,9 @@ use std::sync::atomic::Ordering;
 use tracing::{Level, Metadata};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
-use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::scope;
@@ -59,8 +59,7 @@ impl Log {
         let filter = filter_fn(move |metadata| is_logged(metadata, level)).with_max_level_hint(most(level));
         let place = match settings.out_type {
             LogOutput::Stdout if io::stdout().is_terminal() => {
-                let layer = fmt::layer().with_ansi(true).with_timer(Now).with_target(false).with_writer(io::stdout);
-                return Ok((layer.with_filter(filter).boxed(), Self(None)));
+                return Ok((readable(io::stdout).with_filter(filter).boxed(), Self(None)));
             }
             LogOutput::Stdout => Place::Stdout,
             LogOutput::File => {
@@ -96,6 +95,14 @@ impl Drop for Log {
             output.finish();
         }
     }
+}
+
+/// Plain text with colours, for who looks on.
+fn readable<S>(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    fmt::layer().with_ansi(true).with_timer(Now).with_target(false).with_writer(writer)
 }
 
 /// Lines of this process that were not written, for metrics.
@@ -154,7 +161,54 @@ impl FormatTime for Now {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use tracing_subscriber::layer::SubscriberExt;
+
     use super::*;
+
+    /// What a terminal would be written.
+    #[derive(Clone, Default)]
+    struct Terminal(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Terminal {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_on_a_terminal_is_plain_text_with_its_time_level_ids_machine_and_fields() {
+        let terminal = Terminal::default();
+        let writer = terminal.clone();
+        let level = LogLevel::Info;
+        let layer = readable(move || writer.clone()).with_filter(filter_fn(move |it| is_logged(it, level)));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let request = scope::request(b"the-trace", b"the-span", b"undefined");
+            scope::about(&request, "payments", b"order-7");
+            request.in_scope(|| {
+                tracing::warn!(attempt = 3, "the store is slow");
+                tracing::debug!("nobody asked for this");
+            });
+        });
+        let written = String::from_utf8(terminal.0.lock().unwrap().clone()).unwrap();
+        assert!(written.contains("\x1b["), "colours: {written:?}");
+        let plain: String =
+            written.split("\x1b[").map(|part| part.split_once('m').map_or(part, |(_, text)| text)).collect();
+        let (time, rest) = plain.split_once(' ').unwrap();
+        assert!(time.len() == 27 && time.ends_with('Z'), "microseconds in UTC: {plain}");
+        assert!(rest.trim_start().starts_with("WARN "), "{plain}");
+        for part in ["the store is slow", "attempt=3", "trace_id=the-trace", "span_id=the-span", "order-7", "payments"]
+        {
+            assert!(rest.contains(part), "{part}: {plain}");
+        }
+        assert_eq!(written.lines().count(), 1, "{written}");
+    }
 
     #[test]
     fn a_timestamp_has_six_fraction_digits() {

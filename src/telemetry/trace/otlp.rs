@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -21,6 +22,7 @@ use opentelemetry_otlp::{SpanExporter, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::Handle;
 use tracing::{Level, Metadata, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -50,7 +52,7 @@ pub struct Traces(SdkTracerProvider);
 /// Sends batches. The exporter runs on a thread of its own, without a runtime.
 #[derive(Debug)]
 struct Sending {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: Handle,
     timeout: Duration,
     /// The last one failed: said once, until one arrives again.
@@ -82,9 +84,10 @@ impl Traces {
         if !wanted || variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Ok(None);
         }
-        if let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.starts_with("http://")) {
+        let secure = endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("https://"));
+        if let Some(endpoint) = endpoint.filter(|endpoint| !secure && !endpoint.starts_with("http://")) {
             return Err(TraceError(format!(
-                "spans are sent over plain HTTP, which {endpoint} is not: write the address of a collector nearby, like http://localhost:4318"
+                "spans are sent over HTTP or HTTPS, and {endpoint} is neither: write the address of a collector, like http://localhost:4318"
             )));
         }
         let propagator = propagator(variable(PROPAGATORS).as_deref())?;
@@ -93,7 +96,7 @@ impl Traces {
             .or_else(|| milliseconds("OTEL_EXPORTER_OTLP_TIMEOUT"))
             .unwrap_or(10_000);
         let sending = Sending {
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: Client::builder(TokioExecutor::new()).build(connector(secure)?),
             runtime: Handle::current(),
             timeout: Duration::from_millis(timeout),
             failing: Arc::default(),
@@ -134,6 +137,24 @@ impl Drop for Traces {
             tracing::warn!(error.reason = %error, "the last spans were not sent");
         }
     }
+}
+
+/// A collector's certificate is checked by the system's authorities, which a plain one does not need.
+fn connector(secure: bool) -> Result<HttpsConnector<HttpConnector>, TraceError> {
+    let provider = rustls::crypto::ring::default_provider();
+    let builder = HttpsConnectorBuilder::new();
+    let builder = match secure {
+        true => builder.with_provider_and_native_roots(provider).map_err(|error| {
+            let advice = "name a file of them by SSL_CERT_FILE";
+            TraceError(format!("the system's certificates of authorities can't be read: {error}; {advice}"))
+        })?,
+        false => {
+            let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions();
+            let config = config.map_err(|error| TraceError(error.to_string()))?;
+            builder.with_tls_config(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+        }
+    };
+    Ok(builder.https_or_http().enable_http1().build())
 }
 
 /// Scopes, what is traced, and what goes wrong within them.
@@ -261,6 +282,17 @@ impl Sending {
     }
 }
 
+/// A client's own word for a certificate that it does not take is that it can't connect.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
 #[async_trait]
 impl HttpClient for Sending {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
@@ -280,7 +312,7 @@ impl HttpClient for Sending {
         match &answer {
             Ok(answer) if answer.status().is_success() => self.said(None),
             Ok(answer) => self.said(Some(answer.status().as_str())),
-            Err(error) => self.said(Some(&error.to_string())),
+            Err(error) => self.said(Some(&with_causes(&**error))),
         }
         answer
     }

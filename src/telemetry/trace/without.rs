@@ -19,9 +19,13 @@ impl Traces {
 
     /// Asking for traces is an error: they would be missed without a word.
     pub fn start(_: &str) -> Result<Option<Self>, TraceError> {
-        match std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT") {
-            Some(_) => Err(TraceError("this program was built without the feature `otlp`".to_owned())),
-            None => Ok(None),
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let endpoint =
+            variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        let wanted = variable("OTEL_TRACES_EXPORTER").map_or(endpoint.is_some(), |exporter| exporter != "none");
+        match wanted {
+            true => Err(TraceError("this program was built without the feature `otlp`".to_owned())),
+            false => Ok(None),
         }
     }
 }

@@ -70,7 +70,12 @@ impl Sinks {
             sink.stored = sink.known;
         }
         let unsent = self.sinks.iter().any(|sink| sink.known < sink.all.len());
-        self.look_at = unsent.then_some(now + OUTBOX_CLEAR_MS);
+        // In the second half of the time until it is due, it moves.
+        self.look_at = match self.look_at {
+            _ if !unsent => None,
+            Some(due) if (OUTBOX_CLEAR_MS / 2..=OUTBOX_CLEAR_MS).contains(&(due - now)) => Some(due),
+            _ => Some(now + OUTBOX_CLEAR_MS),
+        };
     }
 
     pub(super) fn are_done(&self) -> bool {
