@@ -199,6 +199,7 @@ impl World {
                 steps_in_flight: 100,
                 arguments_per_namespace: u64::MAX,
                 steps_in_flight_per_namespace: 100,
+                scheduler_tasks: 5_000,
                 cache: 64 << 20,
             },
             vec![
@@ -335,7 +336,7 @@ fn table(toll: &Toll, shards: u16) -> DynamodbOptions {
 
 /// As the configuration has it by default, with a sink or without.
 fn namespace(name: &str, sink: Option<SinkOptions>) -> NamespaceOptions {
-    let scheduler = SchedulerOptions { scan_interval: SCAN_EVERY, capacity: 100 };
+    let scheduler = SchedulerOptions { scan_interval: SCAN_EVERY, capacity: 100, ..SchedulerOptions::default() };
     let subscription = Subscription { sink: "sink".to_owned(), events: true, lifecycle: false };
     NamespaceOptions {
         name: name.to_owned(),
@@ -348,7 +349,10 @@ fn namespace(name: &str, sink: Option<SinkOptions>) -> NamespaceOptions {
             outbox_clear_ms: 10_000,
         },
         storage_retries: RetryPolicy::default(),
+        sink_retries: RetryPolicy::default(),
         timer_processing_ms: 60_000,
+        honour_timer_timeout: false,
+        suicide: None,
         unload_ms: 60_000,
         timers: Some(scheduler),
         notifications: Some(scheduler),

@@ -42,6 +42,8 @@ pub struct NamespaceInterface {
     /// Milliseconds that a request without a deadline has.
     pub default_processing_ms: i64,
     pub protocol: Protocol,
+    /// GetMachine answers EventNotFound to an `after` that was never an event.
+    pub strict_ranges: bool,
 }
 
 /// The machine that a request is about.
@@ -108,6 +110,10 @@ impl Automaton {
         let (subject, range) = self.described(params.desc).await?;
         let view = self.at_home(&subject, Purpose::Read, &asked, || subject.namespace.get(subject.id.clone(), &range));
         let view = view.await?;
+        let events = 1..=view.record.last_event;
+        if subject.interface.strict_ranges && range.after.is_some_and(|after| !events.contains(&after)) {
+            return Err(Failure::Thrown(Exception::EventNotFound));
+        }
         let Subject { namespace, interface, id } = subject;
         let status = match &view.record.status {
             Status::Failed { reason, .. } => {

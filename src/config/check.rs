@@ -52,12 +52,6 @@ impl Checked {
                 self.notice(node, format!("is used differently: {how}"));
                 self.became(node, Became::UsedDifferently);
             }
-            Fate::NotYet(harmless, what) => {
-                if !harmless(&node.value) {
-                    self.notice(node, format!("is not acted on yet: {what}"));
-                }
-                self.became(node, Became::NotActedOnYet);
-            }
             Fate::Ignored(why) => {
                 self.notice(node, format!("is ignored: {why}"));
                 self.became(node, Became::Ignored);

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use super::keys::{Fate, KEYS};
 use super::report::Report;
 use super::settings::Settings;
 
@@ -17,10 +16,6 @@ pub fn describe(settings: &Settings, report: &Report) -> String {
         }
     }
     // INVARIANT: everything from here on is a comment, so that the whole stays a file. Writing to a String can't fail.
-    out.push_str("\n# Of these, this release does not act on yet:\n");
-    for key in KEYS.iter().filter(|key| matches!(key.fate, Fate::NotYet(..))) {
-        let _ = writeln!(out, "#   {}", key.path.replace('|', ", "));
-    }
     if !report.notices.is_empty() {
         out.push_str("\n# Notices:\n");
         for notice in &report.notices {

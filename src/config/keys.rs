@@ -1,7 +1,6 @@
 //! The table of every key there is, and what becomes of it.
 //!
-//! A key that is not here is an error, so nothing is ever ignored in silence. When a release begins to act on a key,
-//! its row goes from `NotYet` or `Refused` to `Used`: the reader already knows the value.
+//! A key that is not here is an error, so nothing is ever ignored in silence. Every key that is read is acted on.
 
 use super::tree::Value;
 
@@ -16,9 +15,6 @@ pub(super) enum Fate {
     Used,
     /// Another meaning than in the original; continues "... is used differently: ".
     Differently(&'static str),
-    /// Checked and kept in the settings, but nothing acts on it; continues "... is not acted on yet: ".
-    /// Not said of a value for which it makes no difference.
-    NotYet(Harmless, &'static str),
     /// No meaning here, neither are the keys below it; continues "... is ignored: ".
     Ignored(&'static str),
     /// Not to be started with, except for a value that asks for nothing: what is wrong, what to write instead.
@@ -27,22 +23,6 @@ pub(super) enum Fate {
 
 /// Says whether a value makes no difference.
 pub(super) type Harmless = fn(&Value) -> bool;
-
-fn never(_: &Value) -> bool {
-    false
-}
-
-fn if_false(value: &Value) -> bool {
-    matches!(value, Value::Bool(false))
-}
-
-fn if_zero(value: &Value) -> bool {
-    matches!(value, Value::Int(0)) || matches!(value, Value::Float(f) if *f == 0.0)
-}
-
-fn if_infinity(value: &Value) -> bool {
-    matches!(value, Value::Text(text) if text.eq_ignore_ascii_case("infinity"))
-}
 
 fn if_empty(value: &Value) -> bool {
     match value {
@@ -53,7 +33,7 @@ fn if_empty(value: &Value) -> bool {
     }
 }
 
-use Fate::{Differently, Ignored, NotYet, Refused, Used};
+use Fate::{Differently, Ignored, Refused, Used};
 
 const ERLANG: &str = "only the Erlang node needs it";
 const ERLANG_LOGGER: &str = "who logs never waits, so there is nothing between taking and dropping a line";
@@ -62,8 +42,7 @@ const MEET: &str =
     "instances meet through the table of `storage.type: dynamodb`, and on any other storage exactly one may run";
 const RIAK: &str = "only the Riak storage had connections of that kind";
 const PROGRESSOR: &str = "only the progressor engine used it";
-const QUOTA: &str = "timers are taken up without a quota";
-const NO_LIMIT: &str = "a scan reads page after page to its end, and nothing is left for the next one";
+const ONE_SCAN: &str = "one scan is for all namespaces: it pauses after as many as all their limits together, for the shortest of their delays";
 const NO_OVERSEER: &str = "a step is one commit, so there are no interrupted ones to look for";
 
 pub(super) const KEYS: &[Key] = &[
@@ -82,8 +61,7 @@ pub(super) const KEYS: &[Key] = &[
     key("cluster", Ignored(MEET)),
     // The API.
     key("woody_server", Used),
-    key("woody_server.ip|port|max_concurrent_connections|http_keep_alive_timeout|max_body_size", Used),
-    key("woody_server.idle_timeout", NotYet(if_infinity, "an exchange lasts as long as its deadline allows")),
+    key("woody_server.ip|port|max_concurrent_connections|http_keep_alive_timeout|idle_timeout|max_body_size", Used),
     key(
         "woody_server.shutdown_timeout",
         Differently("it bounds the steps that still run; idle connections are not waited for"),
@@ -92,10 +70,9 @@ pub(super) const KEYS: &[Key] = &[
     key("worker", Used),
     key("worker.message_queue_len_limit|machine_queue_limit", Used),
     key("limits", Used),
-    key("limits.step_size|value_depth|cache", Used),
+    key("limits.step_size|value_depth|cache|scheduler_tasks", Used),
     key("limits.steps_in_flight", Used),
     key("limits.steps_in_flight.total|per_namespace", Used),
-    key("limits.scheduler_tasks", NotYet(never, QUOTA)),
     key("limits.process_heap", Ignored("requests have no heap of their own; woody_server.max_body_size bounds them")),
     key("limits.bodies", Used),
     key("limits.bodies.requests|replies", Used),
@@ -167,33 +144,27 @@ pub(super) const KEYS: &[Key] = &[
         "namespaces.*.shutdown_timeout",
         Differently("it bounds the steps that still run; at its end they are left to be found again at the next start"),
     ),
-    key("namespaces.*.suicide_probability", NotYet(if_zero, "nothing is killed")),
     key("namespaces.*.event_stash_size", Ignored("events and record are one commit, so there is nothing to stash")),
-    key(
-        "namespaces.*.honour_timer_timeout",
-        NotYet(if_false, "a timer's own timeout stays unused, as in the original"),
-    ),
-    key("namespaces.*.strict_ranges", NotYet(if_false, "EventNotFound is not thrown, as in the original")),
+    key("namespaces.*.honour_timer_timeout|strict_ranges|suicide_probability", Used),
     key("namespaces.*.retries", Used),
     key("namespaces.*.retries.timers|storage", Used),
     key(
         "namespaces.*.retries.continuation",
-        NotYet(never, "a step has no continuation; deliveries to sinks are tried again by a rule of their own"),
+        Differently(
+            "it is for deliveries to sinks, and past its end its last delay goes on: what is owed is tried for ever",
+        ),
     ),
+    key("namespaces.*.retries.processor", Ignored("the original reads it and uses it for nothing")),
     key(
-        "namespaces.*.retries.processor",
-        NotYet(never, "the original reads it and uses it for nothing, and so does this"),
-    ),
-    key(
-        "namespaces.*.retries.storage|timers|processor|continuation.type|factor|timeout|max_timeout|timeouts|jitter|timecap",
+        "namespaces.*.retries.storage|timers|continuation.type|factor|timeout|max_timeout|timeouts|jitter|timecap",
         Used,
     ),
-    key("namespaces.*.retries.storage|timers|processor|continuation.timeouts.[]", Used),
-    key("namespaces.*.retries.storage|timers|processor|continuation.max_retries", Used),
-    key("namespaces.*.retries.storage|timers|processor|continuation.max_retries.max_total_timeout", Used),
+    key("namespaces.*.retries.storage|timers|continuation.timeouts.[]", Used),
+    key("namespaces.*.retries.storage|timers|continuation.max_retries", Used),
+    key("namespaces.*.retries.storage|timers|continuation.max_retries.max_total_timeout", Used),
     key("namespaces.*.timers|notification", Used),
     key("namespaces.*.timers|notification.scan_interval|capacity", Used),
-    key("namespaces.*.timers|notification.scan_limit|min_scan_delay", Differently(NO_LIMIT)),
+    key("namespaces.*.timers|notification.scan_limit|min_scan_delay", Differently(ONE_SCAN)),
     key("namespaces.*.overseer", Differently(NO_OVERSEER)),
     key("namespaces.*.overseer.scan_interval|scan_limit|capacity|min_scan_delay", Differently(NO_OVERSEER)),
     key(

@@ -2,10 +2,8 @@
 //!
 //! A file is read as a tree that knows where each key stands, held against the table of all keys (`keys`), and read by
 //! the rooms' own readers. All errors are found in one go, each with its path, what is wrong, and what to write
-//! instead. No key is ignored in silence: what is unknown or not built is an error, and what is ignored, used in
-//! another way, or not acted on yet comes as a notice in the [`Report`].
-//!
-//! To begin to act on a key, flip its row in `keys`.
+//! instead. No key is ignored in silence: what is unknown or not built is an error, and what is ignored or used
+//! in another way comes as a notice in the [`Report`].
 
 mod check;
 mod describe;

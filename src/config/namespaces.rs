@@ -58,13 +58,13 @@ pub struct NamespaceSettings {
     /// `notification`: how waiting notifications are found. None: `disabled`, or the protocol has no notifications.
     #[serde(serialize_with = "or_disabled")]
     pub notification: Option<NotificationSettings>,
-    /// `suicide_probability`: 0 to 1, how often a step is killed before its commit. Default 0. Not acted on yet.
+    /// `suicide_probability`: 0 to 1, how often a machine's worker dies behind its processor's answer, before the commit.
+    /// For tests. Default 0.
     pub suicide_probability: f64,
-    /// `honour_timer_timeout`: whether the timeout that comes with a timer bounds its step. Default false. Not acted
-    /// on yet.
+    /// `honour_timer_timeout`: whether the timeout that comes with a timer bounds its step, in the place of
+    /// `timer_processing_timeout`. Default false.
     pub honour_timer_timeout: bool,
-    /// `strict_ranges`: whether an `after` that was never an event is answered by EventNotFound. Default false. Not
-    /// acted on yet.
+    /// `strict_ranges`: whether GetMachine answers EventNotFound to an `after` that was never an event. Default false.
     pub strict_ranges: bool,
 }
 
@@ -74,11 +74,11 @@ pub struct TimersSettings {
     /// `scan_interval`: how far ahead due timers are held in memory, and how often storage is asked. Default 60s.
     #[serde(serialize_with = "duration::text")]
     pub scan_interval: Duration,
-    /// `scan_limit`: entries of one scan, 1 to 1,000,000. Default 5000.
+    /// `scan_limit`: entries that a scan takes before it pauses, 1 to 1,000,000. Default 5000.
     pub scan_limit: usize,
-    /// `capacity`: entries that wait in memory, 1 to 1,000,000. Default 1000.
+    /// `capacity`: machines that it wakes at once, 1 to 1,000,000. Default 1000.
     pub capacity: usize,
-    /// `min_scan_delay`: the least time between two scans. Default 1s.
+    /// `min_scan_delay`: the pause, and the least time between two scans. Default 1s.
     #[serde(serialize_with = "duration::text")]
     pub min_scan_delay: Duration,
 }
@@ -89,11 +89,11 @@ pub struct OverseerSettings {
     /// `scan_interval`: how often storage is asked for interrupted steps. Default 10m.
     #[serde(serialize_with = "duration::text")]
     pub scan_interval: Duration,
-    /// `scan_limit`: entries of one scan, 1 to 1,000,000. Default 5000.
+    /// `scan_limit`: entries that a scan takes before it pauses, 1 to 1,000,000. Default 5000.
     pub scan_limit: usize,
-    /// `capacity`: entries that wait in memory, 1 to 1,000,000. Default 1000.
+    /// `capacity`: machines that it wakes at once, 1 to 1,000,000. Default 1000.
     pub capacity: usize,
-    /// `min_scan_delay`: the least time between two scans. Default 1s.
+    /// `min_scan_delay`: the pause, and the least time between two scans. Default 1s.
     #[serde(serialize_with = "duration::text")]
     pub min_scan_delay: Duration,
 }
@@ -113,11 +113,11 @@ pub struct NotificationSettings {
     /// `reschedule_time`: when a delivery that failed is tried again. Default 5s.
     #[serde(serialize_with = "duration::text")]
     pub reschedule_time: Duration,
-    /// `capacity`: entries that wait in memory, 1 to 1,000,000. Default 1000.
+    /// `capacity`: machines that it wakes at once, 1 to 1,000,000. Default 1000.
     pub capacity: usize,
-    /// `scan_limit`: entries of one scan, 1 to 1,000,000. Default 5000.
+    /// `scan_limit`: entries that a scan takes before it pauses, 1 to 1,000,000. Default 5000.
     pub scan_limit: usize,
-    /// `min_scan_delay`: the least time between two scans. Default 1s.
+    /// `min_scan_delay`: the pause, and the least time between two scans. Default 1s.
     #[serde(serialize_with = "duration::text")]
     pub min_scan_delay: Duration,
 }
@@ -242,11 +242,19 @@ fn namespace(section: &Section<'_>, outlets: &Outlets<'_>) -> NamespaceSettings 
         timers: section.unless_disabled("timers").map(|section| timers(&section)),
         overseer: section.unless_disabled("overseer").map(|section| overseer(&section)),
         notification: notification(section, protocol),
-        suicide_probability: section.fraction("suicide_probability", 0.0, 0.0..=1.0),
+        suicide_probability: suicide_probability(section),
         honour_timer_timeout: section.flag("honour_timer_timeout", false),
         strict_ranges: section.flag("strict_ranges", false),
         name: default.name,
     }
+}
+
+fn suicide_probability(section: &Section<'_>) -> f64 {
+    let probability = section.fraction("suicide_probability", 0.0, 0.0..=1.0);
+    if probability > 0.0 {
+        section.notice_key("suicide_probability", "makes steps fail on purpose: it is for tests");
+    }
+    probability
 }
 
 fn engine(section: &Section<'_>) {

@@ -63,8 +63,6 @@ pub enum Became {
     Used,
     /// It is used, with another meaning than in the original: a notice says which.
     UsedDifferently,
-    /// It is checked and kept, but this release does not act on it.
-    NotActedOnYet,
     /// It has no meaning here.
     Ignored,
 }
@@ -134,7 +132,6 @@ impl fmt::Display for Became {
         f.write_str(match self {
             Became::Used => "used",
             Became::UsedDifferently => "used differently",
-            Became::NotActedOnYet => "not acted on yet",
             Became::Ignored => "ignored",
         })
     }

@@ -14,16 +14,14 @@ use crate::machine::retry::{MaxRetries, Pattern, RetryPolicy};
 /// `namespaces.<name>.retries`
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Retries {
-    /// `storage`: commits that were surely not done. Default: 10ms doubling up to 60s, for ever. Not acted on yet.
+    /// `storage`: commits that were surely not done, within their deadline. Default: 10ms doubling up to 60s, for ever.
     #[serde(serialize_with = "policy_as_map")]
     pub storage: RetryPolicy,
     /// `timers`: a timer whose step failed. Default: 1s doubling up to 30m, 100 times.
     #[serde(serialize_with = "policy_as_map")]
     pub timers: RetryPolicy,
-    /// `processor`: nothing, as in the original. Default: 10ms doubling up to 60s, for a day in all.
-    #[serde(serialize_with = "policy_as_map")]
-    pub processor: RetryPolicy,
-    /// `continuation`: finishing an interrupted step. Default: 10ms doubling up to 60s, for ever. Not acted on yet.
+    /// `continuation`: deliveries that a sink did not take. Past its end its last delay goes on. Default: 10ms doubling up
+    /// to 60s, for ever.
     #[serde(serialize_with = "policy_as_map")]
     pub continuation: RetryPolicy,
 }
@@ -47,7 +45,6 @@ impl Default for Retries {
         Retries {
             storage: doubling(MaxRetries::Infinity, short, minute),
             timers: doubling(MaxRetries::Times(100), Duration::from_secs(1), 30 * minute),
-            processor: doubling(MaxRetries::TotalTimeout(24 * 60 * minute), short, minute),
             continuation: doubling(MaxRetries::Infinity, short, minute),
         }
     }
@@ -58,7 +55,6 @@ pub(super) fn read(section: &Section<'_>) -> Retries {
     Retries {
         storage: policy(&section.section("storage"), default.storage),
         timers: policy(&section.section("timers"), default.timers),
-        processor: policy(&section.section("processor"), default.processor),
         continuation: policy(&section.section("continuation"), default.continuation),
     }
 }

@@ -54,7 +54,8 @@ pub struct WoodyServerSettings {
     /// `http_keep_alive_timeout`: how long a connection may take to send its next request's headers. Default 5s.
     #[serde(serialize_with = "duration::text")]
     pub http_keep_alive_timeout: Duration,
-    /// `idle_timeout`: how long one whole exchange may take; must exceed every deadline. Default infinity (None).
+    /// `idle_timeout`: how long one whole exchange may take, from its first byte to its last, before its connection is
+    /// closed; must exceed every deadline. Default infinity (None).
     #[serde(serialize_with = "duration::or_infinity")]
     pub idle_timeout: Option<Duration>,
     /// `shutdown_timeout`: how long running requests may go on when the service stops; zero: not at all. Default 5s.
@@ -87,7 +88,8 @@ pub struct LimitsSettings {
     pub cache: u64,
     /// `steps_in_flight`: how many machines may be taking a step.
     pub steps_in_flight: StepsInFlight,
-    /// `scheduler_tasks`: timers and the like being worked off at once, 1 to 1,000,000. Default 5000. Not acted on yet.
+    /// `scheduler_tasks`: timers and the like being worked off at once in all namespaces, 1 to 1,000,000; more wait. Default
+    /// 5000.
     pub scheduler_tasks: usize,
     /// `bodies`: what may be in memory of requests and replies at once.
     pub bodies: BodiesLimit,

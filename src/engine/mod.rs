@@ -19,7 +19,9 @@ mod outage;
 mod outbox;
 mod owner;
 mod patience;
+mod quotas;
 mod registry;
+mod scan;
 mod schedule;
 mod shards;
 mod step;
@@ -35,11 +37,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::{Clock, Snowflakes, Stopwatch};
+use crate::clock::{Clock, Snowflakes};
 use crate::machine::{MachineKey, Namespace, Policy, RequestContext};
 use crate::processor::Processor;
 use crate::sink::Sink;
-use crate::storage::{Storage, StorageError};
+use crate::storage::Storage;
 use crate::telemetry::Metrics;
 
 pub use census::Numbers;
@@ -47,12 +49,6 @@ pub use error::{Bound, EngineError};
 pub use modernize::ModernizerOptions;
 pub use namespace::{NamespaceEngine, View};
 pub use shards::{Shards, Tenure};
-
-/// How many dues one page of a scan holds.
-const SCAN_PAGE: usize = 1_000;
-
-/// Milliseconds until a scan that failed is tried again.
-const SCAN_RETRY_MS: i64 = 1_000;
 
 /// A namespace as the engine runs it.
 #[derive(Clone)]
@@ -62,8 +58,15 @@ pub struct NamespaceOptions {
     pub policy: Policy,
     /// How commits that were refused by the store are tried again, within the request's deadline.
     pub storage_retries: crate::machine::retry::RetryPolicy,
+    /// How deliveries that a sink did not take are tried again: for ever, past the policy's end with its last delay.
+    pub sink_retries: crate::machine::retry::RetryPolicy,
     /// Milliseconds that the processor has for a timer's signal.
     pub timer_processing_ms: i64,
+    /// The timeout that the timer itself was set with takes the place of that.
+    pub honour_timer_timeout: bool,
+    /// Some, for tests: asked each time a processor has answered, whether the machine's worker dies before anything of the
+    /// step is stored.
+    pub suicide: Option<Suicide>,
     /// Milliseconds without a request after which a machine leaves memory.
     pub unload_ms: i64,
     /// None: timers never fire.
@@ -78,6 +81,8 @@ pub struct NamespaceOptions {
     pub most_unsent: i64,
     pub modernizer: Option<ModernizerOptions>,
 }
+
+pub type Suicide = Arc<dyn Fn() -> bool + Send + Sync>;
 
 #[derive(Clone)]
 pub struct SinkOptions {
@@ -103,6 +108,10 @@ pub struct SchedulerOptions {
     pub scan_interval: Duration,
     /// Wake-ups being worked off at once.
     pub capacity: usize,
+    /// Dues that a scan takes before it pauses for `min_scan_delay`. A scan is for all namespaces: it takes as many as all
+    /// schedulers together allow, and its pause is the shortest of theirs.
+    pub scan_limit: usize,
+    pub min_scan_delay: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +124,8 @@ pub struct EngineOptions {
     pub steps_in_flight_per_namespace: usize,
     /// Bytes of arguments that wait or are worked on in one namespace.
     pub arguments_per_namespace: u64,
+    /// Machines awake at once, by whatever scheduler of whatever namespace.
+    pub scheduler_tasks: usize,
     /// Bytes of records and events in memory.
     pub cache: usize,
 }
@@ -142,6 +153,7 @@ pub(crate) struct Shared {
     short: AtomicBool,
     options: EngineOptions,
     in_flight: Arc<Semaphore>,
+    quota: Arc<quotas::Quota>,
     outage: outage::Outage,
     stopping: CancellationToken,
     /// Workers, schedulers and the scanner.
@@ -150,6 +162,20 @@ pub(crate) struct Shared {
     shards: Option<Arc<Shards>>,
     /// Weak, since every namespace holds this.
     namespaces: OnceLock<HashMap<String, Weak<NamespaceEngine>>>,
+}
+
+// === impl SchedulerOptions ===
+
+impl Default for SchedulerOptions {
+    /// What the configuration has by default.
+    fn default() -> Self {
+        Self {
+            scan_interval: Duration::from_secs(60),
+            capacity: 1_000,
+            scan_limit: 5_000,
+            min_scan_delay: Duration::from_secs(1),
+        }
+    }
 }
 
 // === impl Shared ===
@@ -196,6 +222,7 @@ impl Engine {
             short: AtomicBool::new(false),
             options,
             in_flight: Arc::new(Semaphore::new(options.steps_in_flight)),
+            quota: quotas::Quota::new(options.scheduler_tasks),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             shards,
@@ -213,6 +240,8 @@ impl Engine {
         engine.shared.tasks.spawn(async move { scanner.scan().await });
         let counter = engine.clone();
         engine.shared.tasks.spawn(async move { counter.count().await });
+        let sharer = engine.clone();
+        engine.shared.tasks.spawn(async move { sharer.share_places().await });
         engine
     }
 
@@ -275,87 +304,5 @@ impl Engine {
         self.shared.stopping.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
-    }
-
-    /// Finds the dues that no commit of this run has told of: of earlier runs, and those beyond the horizon.
-    async fn scan(self: Arc<Self>) {
-        let intervals = self.namespaces.values().map(|namespace| namespace.scan_interval());
-        let Some(interval) = intervals.min() else { return };
-        let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
-        let work = async {
-            let mut ended = None;
-            loop {
-                let next = self.shared.clock.now().saturating_add(interval);
-                let next = match self.scan_measured(next.saturating_add(interval), &mut ended).await {
-                    Ok(()) => next,
-                    Err(error) => {
-                        tracing::warn!(
-                            mg_pulse_event_id = "mg_skd_search_error",
-                            error.class = "throw",
-                            error.reason = %error,
-                            "scheduler search failed: it is tried again in a moment"
-                        );
-                        next.min(self.shared.clock.now().saturating_add(SCAN_RETRY_MS))
-                    }
-                };
-                tokio::select! {
-                    () = self.shared.clock.sleep_until(next) => {}
-                    () = self.taken() => {}
-                }
-            }
-        };
-        tokio::select! {
-            () = work => {}
-            () = self.shared.stopping.cancelled() => {}
-        }
-    }
-
-    /// `ended`: since the last scan.
-    async fn scan_measured(&self, until: i64, ended: &mut Option<Stopwatch>) -> Result<(), StorageError> {
-        let delay = ended.map(|ended| ended.elapsed());
-        let watch = Stopwatch::start();
-        let found = self.scan_once(until).await;
-        let took = watch.elapsed();
-        *ended = Some(Stopwatch::start());
-        for namespace in self.namespaces.values() {
-            for scheduler in namespace.schedulers() {
-                let metrics = namespace.metrics.scheduler(scheduler);
-                if found.is_ok() {
-                    metrics.scanned.inc()
-                } else {
-                    metrics.scan_error.inc()
-                }
-                metrics.scan_duration.observe(took.as_secs_f64());
-                if let Some(delay) = delay {
-                    metrics.scan_delay.observe(delay.as_secs_f64());
-                }
-            }
-        }
-        found
-    }
-
-    /// Returns once shards were taken: what is due there is looked for at once.
-    async fn taken(&self) {
-        match &self.shared.shards {
-            Some(shards) => shards.taken.notified().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn scan_once(&self, until: i64) -> Result<(), StorageError> {
-        let owned = self.shared.shards.as_ref().map(|shards| shards.owned());
-        let mut after = None;
-        loop {
-            let page = self.shared.storage.dues(owned.as_deref(), until, after.as_ref(), SCAN_PAGE).await?;
-            for due in &page {
-                if let Some(namespace) = self.namespaces.get(due.key.ns.as_str()) {
-                    namespace.schedule.found(&due.key.id, due.at);
-                }
-            }
-            match page.last() {
-                Some(last) if page.len() == SCAN_PAGE => after = Some(last.cursor.clone()),
-                _ => return Ok(()),
-            }
-        }
     }
 }

@@ -12,6 +12,7 @@ use super::backlog::Backlog;
 use super::census::{Census, Numbers};
 use super::error::{Bound, EngineError};
 use super::patience::Begun;
+use super::quotas::{Place, Places};
 use super::registry::{Registry, Rejected};
 use super::schedule::{Next, Schedule};
 use super::worker::{Message, Queued, Reply, Worker};
@@ -37,6 +38,8 @@ pub struct NamespaceEngine {
     pub(super) metrics: NamespaceMetrics,
     pub(super) shared: Arc<Shared>,
     pub(super) schedule: Arc<Schedule>,
+    /// For its wake-ups.
+    pub(super) places: Arc<Places>,
     pub(super) census: Census,
     registry: Registry,
     loading: Arc<Semaphore>,
@@ -68,11 +71,11 @@ pub(super) struct Ticket {
     pub(super) told: bool,
     /// Unix milliseconds.
     pub(super) due: i64,
-    /// What it turned out to be for.
-    pub(super) scheduler: Scheduler,
     worked_off: bool,
-    /// The scheduler's bound on what is woken at once.
-    _permit: OwnedSemaphorePermit,
+    /// Of the scheduler that it turned out to be for.
+    pub(super) place: Place,
+    /// The scheduler that tries it again if it is put off; none: the same.
+    pub(super) again: Option<Scheduler>,
 }
 
 /// A machine as it is shown: one snapshot.
@@ -94,14 +97,17 @@ impl NamespaceEngine {
         let horizon_ms = i64::try_from(interval_of(&options).as_millis() * 2).unwrap_or(i64::MAX);
         let schedule = Schedule::new(shared.clock.clone(), horizon_ms);
         let watched = schedule.clone();
-        metrics.watch_waiting(name, move || watched.waiting());
+        metrics.watch_waiting(name, move |scheduler| watched.waiting(scheduler, usize::MAX));
         let metrics = metrics.namespace(name);
         Bound::ALL.iter().for_each(|bound| metrics.bounded_by(bound.setting()));
+        let capacity = |options: Option<SchedulerOptions>| options.map(|it| it.capacity);
+        let places = Places::new(shared.quota.clone(), capacity(options.timers), capacity(options.notifications));
         let namespace = Arc::new(Self {
             name: Namespace::new(&options.name),
             wire_name: Bytes::copy_from_slice(options.name.as_bytes()),
             metrics,
             schedule,
+            places,
             census: Census::default(),
             registry: Registry::new(queue_limit(&shared.options)),
             loading: Arc::new(Semaphore::new(shared.options.loading_limit)),
@@ -111,24 +117,13 @@ impl NamespaceEngine {
             options,
             shared: shared.clone(),
         });
-        namespace.reserve();
+        namespace.places.show(&namespace.metrics);
         shared.tasks.spawn(namespace.clone().schedule_wakes());
         namespace
     }
 
     pub(super) fn scan_interval(&self) -> Duration {
         interval_of(&self.options)
-    }
-
-    /// Says how many wake-ups the schedulers may have at once.
-    fn reserve(&self) {
-        let capacity =
-            |options: Option<SchedulerOptions>| options.map_or(0, |it| i64::try_from(it.capacity).unwrap_or(i64::MAX));
-        let (timers, notifications) = (capacity(self.options.timers), capacity(self.options.notifications));
-        self.metrics.scheduler(Scheduler::Timers).reserved.set(timers);
-        self.metrics.scheduler(Scheduler::TimersRetries).reserved.set(timers);
-        self.metrics.scheduler(Scheduler::Notification).reserved.set(notifications);
-        self.metrics.scheduler(Scheduler::Overseer).reserved.set(timers.max(notifications).max(1));
     }
 
     /// The schedulers that find their work by scans.
@@ -329,15 +324,12 @@ impl NamespaceEngine {
         self.shared.shed(self.shared.budget.touch(key, size));
     }
 
-    /// Wakes the machines that are due, at most so many at once as the scheduler's capacity allows.
+    /// Wakes the machines that are due, as places allow.
     async fn schedule_wakes(self: Arc<Self>) {
-        let capacity = [self.options.timers, self.options.notifications].into_iter().flatten().map(|it| it.capacity);
-        let running = Arc::new(Semaphore::new(capacity.max().unwrap_or(1)));
         let stopping = self.shared.stopping.clone();
         let work = async {
             loop {
-                let Ok(permit) = running.clone().acquire_owned().await else { return };
-                let Next { id, told, due } = self.schedule.next().await;
+                let Next { id, told, due, place } = self.schedule.next(&self.places).await;
                 if !self.owns(&id) {
                     // Its owner's scan finds it; so does ours, once it is owned here again.
                     self.schedule.done(&id);
@@ -345,15 +337,7 @@ impl NamespaceEngine {
                 }
                 self.metrics.task_created.inc();
                 let namespace = self.clone();
-                let ticket = Ticket {
-                    namespace,
-                    id: id.clone(),
-                    told,
-                    due,
-                    scheduler: Scheduler::Timers,
-                    worked_off: false,
-                    _permit: permit,
-                };
+                let ticket = Ticket { namespace, id: id.clone(), told, due, worked_off: false, place, again: None };
                 // A ticket that is refused is dropped, so put off.
                 let _ = self.send(&id, Message::Wake(Box::new(ticket)));
             }
@@ -365,12 +349,12 @@ impl NamespaceEngine {
     }
 
     /// Tries a wake-up again in a moment. The record stands as it is: nothing counts against the machine.
-    fn postpone(&self, id: &MachineId) {
+    pub(super) fn postpone(&self, id: &MachineId, scheduler: Scheduler) {
         if !self.owns(id) {
             return;
         }
         let delay = (POSTPONE_MS * (0.5 + random_unit())) as i64;
-        self.schedule.wake_at(id, self.shared.clock.now().saturating_add(delay));
+        self.schedule.wake_at(id, (self.shared.clock.now().saturating_add(delay), scheduler));
     }
 }
 
@@ -386,8 +370,8 @@ fn queue_limit(options: &EngineOptions) -> usize {
 }
 
 fn interval_of(options: &NamespaceOptions) -> Duration {
-    let intervals = [options.timers, options.notifications].into_iter().flatten().map(|it| it.scan_interval);
-    intervals.min().unwrap_or(HOUSEKEEPING_SCAN)
+    let schedulers = [options.timers, options.notifications].into_iter().flatten();
+    schedulers.map(|it| it.scan_interval.max(it.min_scan_delay)).min().unwrap_or(HOUSEKEEPING_SCAN)
 }
 
 // === impl Admitted ===
@@ -418,8 +402,9 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.namespace.schedule.done(&self.id);
         if !self.worked_off {
-            self.namespace.metrics.scheduler(self.scheduler).error.inc();
-            self.namespace.postpone(&self.id);
+            let scheduler = self.place.scheduler();
+            self.namespace.metrics.scheduler(scheduler).error.inc();
+            self.namespace.postpone(&self.id, self.again.unwrap_or(scheduler));
         }
     }
 }

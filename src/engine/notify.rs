@@ -9,7 +9,7 @@ use crate::clock::random_unit;
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{MachineId, MachineKey, Notification, NotificationId, Refusal};
 use crate::storage::{Outcome, StorageError};
-use crate::telemetry::metrics::Stored;
+use crate::telemetry::metrics::{Scheduler, Stored};
 use crate::telemetry::trace::happened;
 use crate::wire::{HistoryRange, Value};
 use crate::woody::format_deadline;
@@ -54,7 +54,7 @@ impl NamespaceEngine {
         happened!("notification created");
         if self.options.notifications.is_some() {
             // If it can't be told now, the entry's own due is found by the next scan.
-            self.schedule.wake_at(&id, now);
+            self.schedule.wake_at(&id, (now, Scheduler::Notification));
         }
         Ok(notification.id)
     }

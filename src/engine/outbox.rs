@@ -7,6 +7,7 @@
 //! and never loses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -19,14 +20,16 @@ use super::error::EngineError;
 use super::worker::Worker;
 use crate::clock::random_unit;
 use crate::failpoint::{self, Failpoint};
+use crate::machine::retry::RetryPolicy;
 use crate::machine::{Impact, Parcel, RequestContext, Slice, Unsent};
 use crate::sink::{Receipt, SinkError};
+use crate::telemetry::metrics::Scheduler;
 
-/// Milliseconds until a delivery that failed is tried again: doubled each time, up to the second number.
-const RETRY_MS: (i64, i64) = (100, 30_000);
+/// The least time until a delivery that failed is tried again, whatever the policy says: it is tried for ever.
+const LEAST_RETRY: Duration = Duration::from_millis(10);
 
-/// The same where only somebody's mending helps.
-const MISCONFIGURED_RETRY_MS: i64 = 60_000;
+/// About the time until it is, where only somebody's mending helps.
+const MISCONFIGURED_RETRY: Duration = Duration::from_secs(60);
 
 /// Milliseconds until a machine that could not be read is woken to look at what it owes.
 const RELOAD_MS: i64 = 1_000;
@@ -57,8 +60,10 @@ struct Road {
 
 /// A delivery that is under way, or waits for its next attempt.
 struct Delivering {
-    /// How often it has failed in a row.
+    /// How often it has failed in a row, since when (unix milliseconds), and how many of the policy's retries were used up.
     attempt: u32,
+    failing_since: Option<i64>,
+    retries: u32,
     /// See [`Unsent`].
     behind: i64,
     _owed: Owed,
@@ -123,6 +128,28 @@ impl Roads {
     }
 }
 
+// === impl Delivering ===
+
+impl Delivering {
+    fn new(behind: i64, owed: Owed, hurry: Arc<Notify>) -> Self {
+        Self { attempt: 0, failing_since: None, retries: 0, behind, _owed: owed, stuck: None, hurry }
+    }
+
+    /// Until the next attempt. A debt is tried for ever, so past the policy's end its last delay goes on.
+    fn delay(&mut self, policy: &RetryPolicy, now: i64) -> Duration {
+        let since = *self.failing_since.get_or_insert(now);
+        let elapsed = Duration::from_millis(u64::try_from(now.saturating_sub(since)).unwrap_or(0));
+        let delay = match policy.delay_after(self.retries, elapsed, random_unit()) {
+            Some(delay) => {
+                self.retries = self.retries.saturating_add(1);
+                delay
+            }
+            None => policy.last_delay(self.retries, random_unit()),
+        };
+        delay.max(LEAST_RETRY)
+    }
+}
+
 // === impl Worker: debts to sinks ===
 
 impl Worker {
@@ -160,7 +187,7 @@ impl Worker {
             job.held = self.held(parcel, record.epoch);
             if let Some(roads) = &mut self.outbox.roads {
                 roads.under_way.spawn(job.run());
-                roads.roads[sink].delivery = Some(Delivering { attempt: 0, behind, _owed: owed, stuck: None, hurry });
+                roads.roads[sink].delivery = Some(Delivering::new(behind, owed, hurry));
             }
         }
     }
@@ -213,7 +240,7 @@ impl Worker {
         // After a conflict, say, the store's record is held no more. It owes this, and maybe more.
         if self.cached(|_| ()).is_none() && self.load().await.is_err() {
             let soon = self.shared().clock.now().saturating_add(RELOAD_MS);
-            return self.namespace.schedule.wake_at(&self.key.id, soon);
+            return self.namespace.schedule.wake_at(&self.key.id, (soon, Scheduler::Overseer));
         }
         let name = self.namespace.options.sinks[sink].name.clone();
         let mut taken = false;
@@ -232,14 +259,16 @@ impl Worker {
     }
 
     fn try_again(&mut self, sink: usize, parcel: Parcel, error: &SinkError) {
-        let options = self.namespace.options.sinks[sink].clone();
+        let namespace = self.namespace.clone();
+        let (options, policy) = (&namespace.options.sinks[sink], &namespace.options.sink_retries);
         let now = self.shared().clock.now();
         let owned = self.is_owned();
         let Some(Road { share, delivery: Some(delivery) }) = self.outbox.road(sink) else { return };
         let delay = match error {
-            SinkError::Unavailable(_) => RETRY_MS.0.saturating_mul(1 << delivery.attempt.min(20)).min(RETRY_MS.1),
-            SinkError::Misconfigured(_) => MISCONFIGURED_RETRY_MS,
+            SinkError::Unavailable(_) => delivery.delay(policy, now),
+            SinkError::Misconfigured(_) => MISCONFIGURED_RETRY.mul_f64(0.5 + random_unit()),
         };
+        let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
         delivery.attempt = delivery.attempt.saturating_add(1);
         delivery.stuck = match error {
             SinkError::Unavailable(_) => None,
@@ -266,8 +295,7 @@ impl Worker {
             error.reason = %error,
             "a sink did not take what it is owed; it is sent again"
         );
-        let delay = (delay as f64 * (0.5 + random_unit())) as i64;
-        let job = Job { behind, ..self.job(sink, &options, parcel, now.saturating_add(delay), hurry) };
+        let job = Job { behind, ..self.job(sink, options, parcel, now.saturating_add(delay), hurry) };
         if let Some(roads) = &mut self.outbox.roads {
             roads.under_way.spawn(job.run());
         }

@@ -126,6 +126,16 @@ impl Registry {
         queues
     }
 
+    /// A worker dies: what waits in its queue is dropped with it, and the next message starts another. `leaving` runs before
+    /// that can be.
+    ///
+    /// INVARIANT: asked while its queue is open, or the one that is let go here could be another's.
+    pub(super) fn abandon(&self, id: &MachineId, leaving: impl FnOnce()) {
+        let mut shard = self.shard(id);
+        leaving();
+        shard.remove(id);
+    }
+
     /// Lets a worker go if nothing waits for it. `leaving` runs before another can take its place.
     pub(super) fn leave(&self, id: &MachineId, queue: &mpsc::Receiver<Message>, leaving: impl FnOnce()) -> bool {
         let mut shard = self.shard(id);

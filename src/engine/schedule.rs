@@ -2,17 +2,24 @@
 //!
 //! The owner holds the near dues in memory; the store is scanned for the rest. What is held may be outdated: the worker
 //! checks the record before it acts, so waking too often is only work, and waking never is found by the next scan.
+//!
+//! Each due says which scheduler it is for, as far as that is known: one that has no place left holds up no other.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::quotas::{Place, Places, Short};
 use crate::clock::Clock;
 use crate::machine::MachineId;
+use crate::telemetry::metrics::Scheduler;
 
-/// Dues of a kind held in memory per namespace. What doesn't fit is found by a later scan.
+/// Dues of a kind held in memory per namespace and scheduler. What doesn't fit is found by a later scan.
 const MOST_HELD: usize = 100_000;
+
+/// When to be woken (unix milliseconds), and for what.
+pub type Wanted = (i64, Scheduler);
 
 #[derive(Debug)]
 pub struct Schedule {
@@ -31,6 +38,7 @@ pub struct Next {
     pub told: bool,
     /// Unix milliseconds.
     pub due: i64,
+    pub(super) place: Place,
 }
 
 #[derive(Debug, Default)]
@@ -40,64 +48,77 @@ struct Held {
     /// What else was told of: dues found by a scan, notifications accepted, wake-ups put off. A record's own due that
     /// changes leaves these alone.
     told: Dues,
-    /// Taken out and not worked off yet. True: told of again meanwhile.
+    /// Taken out and not worked off yet. Some: told of again meanwhile.
     ///
     /// INVARIANT: a machine is woken once at a time, so one that is busy takes only one of the places for wake-ups.
-    awake: HashMap<MachineId, bool>,
+    awake: HashMap<MachineId, Option<Scheduler>>,
 }
 
 /// At most one due for each machine, in their order.
 #[derive(Debug, Default)]
 struct Dues {
-    order: BTreeSet<(i64, MachineId)>,
-    due_of: HashMap<MachineId, i64>,
+    /// Of each scheduler, in the order of [`Scheduler::ALL`].
+    order: [BTreeSet<(i64, MachineId)>; Scheduler::ALL.len()],
+    due_of: HashMap<MachineId, Wanted>,
+}
+
+/// No machine can be woken now.
+struct Nothing {
+    /// The next due that is still to come; none if none is held.
+    until: Option<i64>,
+    /// Some if any is due that has no place.
+    short: Option<Short>,
 }
 
 // === impl Dues ===
 
 impl Dues {
-    fn first(&self) -> Option<i64> {
-        self.order.first().map(|(due, _)| *due)
+    fn first(&self, scheduler: Scheduler) -> Option<i64> {
+        self.order[scheduler as usize].first().map(|(due, _)| *due)
     }
 
     fn remove(&mut self, id: &MachineId) {
-        if let Some(before) = self.due_of.remove(id) {
-            self.order.remove(&(before, id.clone()));
+        if let Some((due, scheduler)) = self.due_of.remove(id) {
+            self.order[scheduler as usize].remove(&(due, id.clone()));
         }
     }
 
-    fn pop(&mut self) -> Option<(i64, MachineId)> {
-        let (due, id) = self.order.pop_first()?;
+    fn pop(&mut self, scheduler: Scheduler) -> Option<(i64, MachineId)> {
+        let (due, id) = self.order[scheduler as usize].pop_first()?;
         self.due_of.remove(&id);
         Some((due, id))
     }
 
-    fn due_by(&self, now: i64) -> usize {
-        self.order.iter().take_while(|(due, _)| *due <= now).count()
+    /// No more than `most`.
+    fn due_by(&self, now: i64, scheduler: Scheduler, most: usize) -> usize {
+        self.order[scheduler as usize].iter().take(most).take_while(|(due, _)| *due <= now).count()
     }
 
-    /// The latest make room. True: it is the first of all now.
-    fn set(&mut self, id: &MachineId, due: i64) -> bool {
+    /// The latest make room. True: it is the first of its scheduler now.
+    fn set(&mut self, id: &MachineId, (due, scheduler): Wanted) -> bool {
         self.remove(id);
-        if self.order.len() >= MOST_HELD {
-            if self.order.last().is_some_and(|(latest, _)| *latest <= due) {
+        let order = &mut self.order[scheduler as usize];
+        if order.len() >= MOST_HELD {
+            if order.last().is_some_and(|(latest, _)| *latest <= due) {
                 return false;
             }
-            if let Some((_, evicted)) = self.order.pop_last() {
+            if let Some((_, evicted)) = order.pop_last() {
                 self.due_of.remove(&evicted);
             }
         }
-        let earliest = self.first().is_none_or(|first| due < first);
-        self.due_of.insert(id.clone(), due);
-        self.order.insert((due, id.clone()));
+        let earliest = order.first().is_none_or(|(first, _)| due < *first);
+        self.due_of.insert(id.clone(), (due, scheduler));
+        order.insert((due, id.clone()));
         earliest
     }
 
     /// As `set`, but an earlier due stays.
-    fn bring_forward(&mut self, id: &MachineId, due: i64) -> bool {
+    fn bring_forward(&mut self, id: &MachineId, (due, scheduler): Wanted) -> bool {
         match self.due_of.get(id) {
-            Some(before) if *before <= due => false,
-            _ => self.set(id, due),
+            // What waits for leftovers must not hold back the rest.
+            Some((before, Scheduler::Overseer)) if *before <= due => self.set(id, (*before, scheduler)),
+            Some((before, _)) if *before <= due => false,
+            _ => self.set(id, (due, scheduler)),
         }
     }
 }
@@ -118,12 +139,12 @@ impl Schedule {
     }
 
     /// The record's own due, as of its last commit.
-    pub fn set(&self, id: &MachineId, due: Option<i64>) {
+    pub fn set(&self, id: &MachineId, wanted: Option<Wanted>) {
         let horizon = self.horizon();
         let earliest = {
             let own = &mut self.lock().own;
-            match due {
-                Some(due) if due <= horizon => own.set(id, due),
+            match wanted {
+                Some(wanted) if wanted.0 <= horizon => own.set(id, wanted),
                 _ => {
                     own.remove(id);
                     false
@@ -136,14 +157,15 @@ impl Schedule {
     }
 
     /// What a scan of the store found. Never overrides what a commit said later.
-    pub fn found(&self, id: &MachineId, due: i64) {
+    pub fn found(&self, id: &MachineId, wanted: Wanted) {
         let (now, horizon) = (self.clock.now(), self.horizon());
+        let (due, _) = wanted;
         let earliest = {
             let mut held = self.lock();
             match held.own.due_of.get(id) {
-                Some(own) if *own == due => false,
-                _ if due <= now => held.told.bring_forward(id, due),
-                None if due <= horizon => held.own.set(id, due),
+                Some((own, _)) if *own == due => false,
+                _ if due <= now => held.told.bring_forward(id, wanted),
+                None if due <= horizon => held.own.set(id, wanted),
                 _ => false,
             }
         };
@@ -152,55 +174,99 @@ impl Schedule {
         }
     }
 
-    /// Wakes a machine at `at`, whatever its record's own due is or becomes.
-    pub fn wake_at(&self, id: &MachineId, at: i64) {
-        if self.lock().told.bring_forward(id, at) {
+    /// Wakes a machine then, whatever its record's own due is or becomes.
+    pub fn wake_at(&self, id: &MachineId, wanted: Wanted) {
+        if self.lock().told.bring_forward(id, wanted) {
             self.changed.notify_one();
         }
     }
 
-    /// Waits for the next machine that is due, and takes it out. It does not come again before [`Self::done`].
-    pub async fn next(&self) -> Next {
+    /// Waits for the next machine that is due and has a place, and takes it out. It does not come again before
+    /// [`Self::done`].
+    pub(super) async fn next(&self, places: &Arc<Places>) -> Next {
         loop {
             let changed = self.changed.notified();
-            let wait_until = {
-                let mut held = self.lock();
-                let now = self.clock.now();
-                loop {
-                    let (own, told) = (held.own.first(), held.told.first());
-                    let told = match (own, told) {
-                        (None, None) => break None,
-                        (Some(own), Some(told)) => told < own,
-                        (own, _) => own.is_none(),
-                    };
-                    let dues = if told { &mut held.told } else { &mut held.own };
-                    if let Some(due) = dues.first().filter(|due| *due > now) {
-                        break Some(due);
+            let Nothing { until, short } = match self.look(places) {
+                Ok(next) => return next,
+                Err(nothing) => nothing,
+            };
+            let mut found = None;
+            let freed = async {
+                let Some(short) = short else { return std::future::pending().await };
+                let look_again = || match self.look(places) {
+                    Ok(next) => {
+                        found = Some(next);
+                        true
                     }
-                    let Some((due, id)) = dues.pop() else { break None };
-                    match held.awake.get_mut(&id) {
-                        // What the record itself wants is looked at when this wake-up ends.
-                        Some(again) => *again |= told,
-                        None => {
-                            held.awake.insert(id.clone(), false);
-                            return Next { id, told, due };
-                        }
-                    }
+                    Err(nothing) => nothing.short > Some(short),
+                };
+                places.freed(short, look_again).await;
+            };
+            let come = async {
+                match until {
+                    Some(due) => self.clock.sleep_until(due).await,
+                    None => std::future::pending().await,
                 }
             };
-            match wait_until {
-                Some(due) => {
-                    let _ = self.clock.timeout_at(due, changed).await;
-                }
-                None => changed.await,
+            tokio::select! {
+                biased;
+                () = freed => {}
+                () = changed => {}
+                () = come => {}
+            }
+            if let Some(next) = found {
+                return next;
             }
         }
     }
 
-    /// How many are due and not taken out.
-    pub fn waiting(&self) -> usize {
+    fn look(&self, places: &Arc<Places>) -> Result<Next, Nothing> {
+        let mut held = self.lock();
+        let now = self.clock.now();
+        let mut nothing = Nothing { until: None, short: None };
+        let mut without_place = [false; Scheduler::ALL.len()];
+        loop {
+            // The one that is due first, of those that may have a place.
+            let candidates = Scheduler::ALL.into_iter().filter(|scheduler| !without_place[*scheduler as usize]);
+            let first = candidates.filter_map(|scheduler| {
+                let (own, told) = (held.own.first(scheduler), held.told.first(scheduler));
+                let due = own.into_iter().chain(told).min()?;
+                Some((due, scheduler, told.is_some_and(|told| own.is_none_or(|own| told < own))))
+            });
+            let Some((due, scheduler, told)) = first.min_by_key(|(due, ..)| *due) else { return Err(nothing) };
+            if due > now {
+                nothing.until = Some(due);
+                return Err(nothing);
+            }
+            let held = &mut *held;
+            let dues = if told { &mut held.told } else { &mut held.own };
+            let awake = dues.order[scheduler as usize].first().and_then(|(_, id)| held.awake.get_mut(id));
+            if let Some(again) = awake {
+                // What the record itself wants is looked at when this wake-up ends.
+                if told && again.is_none_or(|again| again == Scheduler::Overseer) {
+                    *again = Some(scheduler);
+                }
+                dues.pop(scheduler);
+                continue;
+            }
+            match places.take(scheduler) {
+                Ok(place) => {
+                    let Some((due, id)) = dues.pop(scheduler) else { continue };
+                    held.awake.insert(id.clone(), None);
+                    return Ok(Next { id, told, due, place });
+                }
+                Err(short) => {
+                    nothing.short = nothing.short.max(Some(short));
+                    without_place[scheduler as usize] = true;
+                }
+            }
+        }
+    }
+
+    /// How many are due and not taken out; no more than `most` are counted of a kind.
+    pub fn waiting(&self, scheduler: Scheduler, most: usize) -> usize {
         let (now, held) = (self.clock.now(), self.lock());
-        held.own.due_by(now) + held.told.due_by(now)
+        held.own.due_by(now, scheduler, most) + held.told.due_by(now, scheduler, most)
     }
 
     /// A wake-up was worked off, or given up.
@@ -208,7 +274,10 @@ impl Schedule {
         let now = self.clock.now();
         let earliest = {
             let mut held = self.lock();
-            held.awake.remove(id) == Some(true) && held.told.bring_forward(id, now)
+            match held.awake.remove(id).flatten() {
+                Some(scheduler) => held.told.bring_forward(id, (now, scheduler)),
+                None => false,
+            }
         };
         if earliest {
             self.changed.notify_one();

@@ -1,6 +1,7 @@
 //! One step: read, ask the processor, apply, commit, answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::Instrument;
@@ -148,6 +149,9 @@ impl Worker {
             }
             Dispatch::Ask => {
                 let outcome = self.ask(record, impact, request).await?;
+                if matches!(outcome, Outcome::Done { .. }) && self.commits_suicide() {
+                    return Err(EngineError::Killed);
+                }
                 self.decide(record, impact, request, Some(outcome), waiting).await
             }
         }
@@ -318,6 +322,7 @@ impl Worker {
     /// same commit id are put again, however long it takes.
     async fn commit(&self, commit: Commit, deadline: i64) -> Result<Put, EngineError> {
         let Shared { storage, clock, stopping, outage, .. } = self.shared();
+        let begun = clock.now();
         let mut attempt = 0;
         let mut last = false;
         let _awaited = self.store.awaited();
@@ -334,7 +339,8 @@ impl Worker {
                 Committed::Unknown(error) => (error, true),
             };
             let out_of_reach = matches!(error, StorageError::Unavailable(_)) && outage.goes_on();
-            let delay = self.namespace.options.storage_retries.delay(attempt, random_unit());
+            let elapsed = Duration::from_millis(u64::try_from(clock.now().saturating_sub(begun)).unwrap_or(0));
+            let delay = self.namespace.options.storage_retries.delay_after(attempt, elapsed, random_unit());
             let wait = delay.and_then(|delay| i64::try_from(delay.as_millis()).ok()).unwrap_or(LONGEST_WAIT_MS);
             let until = clock.now().saturating_add(wait);
             if unknown {
@@ -420,7 +426,7 @@ impl Worker {
                 Impact::Timeout => {
                     metrics.timers.rescheduled.happened(due - now);
                     happened!("timer rescheduled");
-                    if let Some(Status::Working(Phase::Retrying { attempt, at })) = after.map(|it| &it.status) {
+                    if let Some(Status::Working(Phase::Retrying { attempt, at, .. })) = after.map(|it| &it.status) {
                         tracing::info!(
                             mg_pulse_event_id = "mg_core_timer_lifecycle_rescheduled",
                             target_timestamp = timestamp::format_seconds(*at),

@@ -9,6 +9,7 @@ use tracing::Instrument;
 use super::NamespaceOptions;
 use super::error::EngineError;
 use super::namespace::Ticket;
+use super::schedule::Wanted;
 use super::worker::Worker;
 use crate::clock::Stopwatch;
 use crate::failpoint::{self, Failpoint};
@@ -41,6 +42,15 @@ fn is_retrying(record: &Record) -> bool {
     matches!(record.status, Status::Working(Phase::Retrying { .. }))
 }
 
+fn scheduler_of(record: &Record, wake: Wake) -> Scheduler {
+    match wake {
+        Wake::Timeout if is_retrying(record) => Scheduler::TimersRetries,
+        Wake::Timeout => Scheduler::Timers,
+        Wake::Notifications => Scheduler::Notification,
+        Wake::Pay | Wake::Forget | Wake::Outbox => Scheduler::Overseer,
+    }
+}
+
 // === impl Worker: waking ===
 
 impl Worker {
@@ -57,7 +67,7 @@ impl Worker {
             self.panicked();
             Woken::Postponed
         });
-        let metrics = self.namespace.metrics.scheduler(ticket.scheduler);
+        let metrics = self.namespace.metrics.scheduler(ticket.place.scheduler());
         metrics.active.dec();
         if !matches!(woken, Woken::Postponed) {
             metrics.finished.inc();
@@ -74,15 +84,22 @@ impl Worker {
             Woken::Again => {
                 ticket.worked_off();
                 self.reschedule();
-                self.namespace.schedule.wake_at(&self.key.id, self.shared().clock.now());
+                // What it is told of beside the record's own is a notification, if anything.
+                let now = self.shared().clock.now();
+                self.namespace.schedule.wake_at(&self.key.id, (now, Scheduler::Notification));
             }
             Woken::Postponed => {
-                drop(ticket);
                 // What is due already waits with the wake-up that was put off; the rest does not.
                 let now = self.shared().clock.now();
-                let later = |record: &Record| self.wishes(record).map(|(due, _)| due).filter(|due| *due > now).min();
-                let due = self.record().as_deref().and_then(later);
-                self.tell(due);
+                let record = self.record();
+                let wanted = |behind| record.as_deref().and_then(|record| self.wanted(record, behind));
+                let (any, later) = (wanted(None), wanted(Some(now)));
+                if ticket.place.scheduler() == Scheduler::Overseer {
+                    // A timer must not wait behind a debt that can't be paid now.
+                    ticket.again = any.map(|(_, scheduler)| scheduler);
+                }
+                drop(ticket);
+                self.tell(later);
             }
         }
     }
@@ -98,6 +115,18 @@ impl Worker {
             Wake::Timeout => timers,
             Wake::Notifications => notifications,
             Wake::Pay | Wake::Forget => true,
+        })
+    }
+
+    /// The first that the record wants to be woken for, and by which scheduler; what is due by `behind` does not count.
+    pub(super) fn wanted(&self, record: &Record, behind: Option<i64>) -> Option<Wanted> {
+        let wishes = self.wishes(record).filter(|(due, _)| behind.is_none_or(|behind| *due > behind));
+        let wanted = wishes.map(|(due, wake)| (due, scheduler_of(record, wake)));
+        wanted.reduce(|first, other| match (first.1, other.1) {
+            // Debts wait for what the others leave, and a timer must not wait behind them.
+            (Scheduler::Overseer, scheduler) | (scheduler, Scheduler::Overseer) => (first.0.min(other.0), scheduler),
+            _ if other.0 < first.0 => other,
+            _ => first,
         })
     }
 
@@ -154,13 +183,10 @@ impl Worker {
 
     /// Counts a wake-up, now that its reason is known.
     fn begin(&self, ticket: &mut Ticket, record: Option<&Record>, wake: Option<Wake>) {
-        ticket.scheduler = match wake {
-            Some(Wake::Timeout) if record.is_some_and(is_retrying) => Scheduler::TimersRetries,
-            Some(Wake::Timeout) => Scheduler::Timers,
-            Some(Wake::Notifications) | None => Scheduler::Notification,
-            Some(Wake::Pay | Wake::Forget | Wake::Outbox) => Scheduler::Overseer,
-        };
-        let metrics = self.namespace.metrics.scheduler(ticket.scheduler);
+        let wake = record.zip(wake);
+        let scheduler = wake.map_or(Scheduler::Notification, |(record, wake)| scheduler_of(record, wake));
+        ticket.place.turn_into(scheduler);
+        let metrics = self.namespace.metrics.scheduler(scheduler);
         metrics.created.inc();
         metrics.started.inc();
         metrics.active.inc();
@@ -192,7 +218,13 @@ impl Worker {
         let metrics = if is_retrying(record) { &timers.retries } else { &timers.normal };
         metrics.started.inc();
         let watch = Stopwatch::start();
-        let woken = self.conclude(record, Impact::Timeout, context, namespace.options.timer_processing_ms).await;
+        let asked_for = record.timer.as_ref().map(|timer| i64::from(timer.timeout).saturating_mul(1_000));
+        let milliseconds = match asked_for {
+            // One of no time at all can't be meant.
+            Some(asked_for @ 1..) if namespace.options.honour_timer_timeout => asked_for,
+            _ => namespace.options.timer_processing_ms,
+        };
+        let woken = self.conclude(record, Impact::Timeout, context, milliseconds).await;
         metrics.finished.inc();
         metrics.duration.observe(watch.elapsed().as_secs_f64());
         if matches!(woken, Woken::Postponed) {

@@ -16,13 +16,15 @@ use super::outbox::Outbox;
 use super::owner::Ownership;
 use super::patience::{Begun, Store};
 use super::registry::{Cell, Seat};
+use super::schedule::Wanted;
 use super::{Request, Shared};
 use crate::clock::Stopwatch;
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{Impact, MachineKey, NotificationId, Record, RequestContext, Success};
+use crate::telemetry::metrics::Scheduler;
 use crate::telemetry::metrics::Stored;
 use crate::telemetry::scope;
-use crate::telemetry::trace::{self, traced};
+use crate::telemetry::trace::{self, happened, traced};
 
 #[derive(Debug)]
 pub(super) enum Message {
@@ -63,7 +65,7 @@ pub(super) struct Worker {
     /// Held until the first load is done.
     loading: Option<OwnedSemaphorePermit>,
     /// What the schedule was last told, so that steps that change nothing don't touch it.
-    pub(super) scheduled: Option<i64>,
+    pub(super) scheduled: Option<Wanted>,
     left: bool,
     pub(super) outbox: Outbox,
     pub(super) ownership: Ownership,
@@ -71,6 +73,8 @@ pub(super) struct Worker {
     pub(super) committed_events: bool,
     /// The last turn was a delivery's end: the next one is a message's.
     yielded: bool,
+    /// See `suicide_probability`.
+    dying: bool,
 }
 
 /// What a worker turns to next.
@@ -132,6 +136,7 @@ impl Worker {
             ownership,
             committed_events: false,
             yielded: false,
+            dying: false,
         }
     }
 
@@ -171,6 +176,9 @@ impl Worker {
                     }
                 }
                 Message::Release(told) => self.ownership.release(told),
+            }
+            if self.dying {
+                return self.die();
             }
             if self.ownership.is_released() && self.hand_over().await {
                 return;
@@ -307,6 +315,31 @@ impl Worker {
         self.left
     }
 
+    /// As if the process had ended here, for this machine alone: whoever waits for it is told that the result is unknown,
+    /// and another worker begins with what is stored.
+    fn die(mut self) {
+        self.forget();
+        let budget = &self.namespace.shared.budget;
+        self.namespace.registry().abandon(&self.key.id, || budget.forget(&self.key));
+        self.left = true;
+        // What it owes, and what it was due for, must not wait for a scan.
+        self.namespace.postpone(&self.key.id, Scheduler::Timers);
+    }
+
+    /// True: the worker dies now, before anything of the step is stored.
+    pub(super) fn commits_suicide(&mut self) -> bool {
+        self.dying = self.namespace.options.suicide.as_ref().is_some_and(|wants| wants());
+        if self.dying {
+            self.namespace.metrics.committed_suicide.inc();
+            happened!("machine committed suicide");
+            tracing::info!(
+                mg_pulse_event_id = "mg_core_machine_lifecycle_committed_suicide",
+                "machine has committed suicide, as suicide_probability has it"
+            );
+        }
+        self.dying
+    }
+
     /// The first load is done, well or not.
     pub(super) fn loaded(&mut self) {
         self.loading = None;
@@ -333,17 +366,17 @@ impl Worker {
     /// Tells the schedule of the record's due. If none is held, what it was told last still stands.
     pub(super) fn reschedule(&mut self) {
         if let Some(record) = self.cached(|cached| cached.record.clone()) {
-            let due = record.as_deref().and_then(|record| self.wishes(record).map(|(due, _)| due).min());
-            self.tell(due);
+            let wanted = record.as_deref().and_then(|record| self.wanted(record, None));
+            self.tell(wanted);
         }
     }
 
-    pub(super) fn tell(&mut self, due: Option<i64>) {
+    pub(super) fn tell(&mut self, wanted: Option<Wanted>) {
         // What another instance will wake is not held here.
-        let due = due.filter(|_| self.is_owned());
-        if due != self.scheduled {
-            self.namespace.schedule.set(&self.key.id, due);
-            self.scheduled = due;
+        let wanted = wanted.filter(|_| self.is_owned());
+        if wanted != self.scheduled {
+            self.namespace.schedule.set(&self.key.id, wanted);
+            self.scheduled = wanted;
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a step makes of a machine: every rule of how an outcome changes the record.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::impact::{Answer, Change, Impact, NotificationId, Outcome, Refusal, Success, TimerChange};
@@ -221,14 +223,17 @@ fn fail(record: &Record, mut reason: String, stamp: Stamp) -> Record {
 }
 
 fn retry_timer(record: &Record, reason: &str, policy: &Policy, stamp: Stamp) -> Record {
-    let attempt = match &record.status {
-        Status::Working(Phase::Retrying { attempt, .. }) => attempt.saturating_add(1),
-        _ => 0,
+    let now = now(stamp);
+    let (attempt, since) = match &record.status {
+        Status::Working(Phase::Retrying { attempt, since, .. }) => (attempt.saturating_add(1), since.unwrap_or(now)),
+        _ => (0, now),
     };
-    match policy.timer_retries.delay(attempt, stamp.jitter) {
+    let elapsed = Duration::from_millis(u64::try_from(now.saturating_sub(since)).unwrap_or(0));
+    match policy.timer_retries.delay_after(attempt, elapsed, stamp.jitter) {
         Some(delay) => {
-            let at = now(stamp).saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
-            Record { status: Status::Working(Phase::Retrying { attempt, at }), ..successor(record, stamp) }
+            let at = now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+            let phase = Phase::Retrying { attempt, at, since: Some(since) };
+            Record { status: Status::Working(phase), ..successor(record, stamp) }
         }
         None => fail(record, format!("timer_retries_exhausted after {attempt} retries, the last for: {reason}"), stamp),
     }

@@ -71,8 +71,14 @@ pub enum Status {
 pub enum Phase {
     /// Sleeping, or waiting if there is a timer.
     Idle,
-    /// The timer's signal failed `attempt` + 1 times in a row; it is tried again at `at`.
-    Retrying { attempt: u32, at: i64 },
+    /// The timer's signal failed `attempt` + 1 times in a row, `since` then for the first time; it is tried again at `at`.
+    Retrying {
+        attempt: u32,
+        at: i64,
+        // Records from before policies were measured by it end here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<i64>,
+    },
 }
 
 /// A status without its data, as stores index it and metrics count it.

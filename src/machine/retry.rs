@@ -90,6 +90,13 @@ impl RetryPolicy {
         self.jittered(attempt, jitter_unit)
     }
 
+    /// The delay that goes on for ever once there is no retry number `attempt` any more: the one before, or the first if
+    /// there was none.
+    pub fn last_delay(&self, attempt: u32, jitter_unit: f64) -> Duration {
+        let last = self.pattern.base(attempt.saturating_sub(1)).or_else(|| self.pattern.base(0));
+        self.moved(last.unwrap_or(CEILING), jitter_unit)
+    }
+
     /// As [`Self::delay`], with the timecap measured against `elapsed`, the time since the first try began.
     pub fn delay_after(&self, attempt: u32, elapsed: Duration, jitter_unit: f64) -> Option<Duration> {
         let delay = self.jittered(attempt, jitter_unit)?;
@@ -109,10 +116,12 @@ impl RetryPolicy {
         if !allowed {
             return None;
         }
-        let base = self.pattern.base(attempt)?.as_secs_f64();
+        Some(self.moved(self.pattern.base(attempt)?, unit))
+    }
+
+    fn moved(&self, base: Duration, unit: f64) -> Duration {
         let unit = if unit.is_finite() { unit.clamp(0.0, 1.0) } else { 0.5 };
-        let moved = base + self.jitter.as_secs_f64() * (2.0 * unit - 1.0);
-        Some(seconds(moved))
+        seconds(base.as_secs_f64() + self.jitter.as_secs_f64() * (2.0 * unit - 1.0))
     }
 }
 
@@ -285,6 +294,22 @@ mod tests {
         assert_eq!(policy.delay_after(0, ms(251), 0.5), None);
         let policy = RetryPolicy::intervals(vec![ms(1), ms(2), ms(3)]).with_timecap(ms(3));
         assert_eq!(retries(&policy), 2);
+    }
+
+    #[test]
+    fn past_its_end_a_policy_has_its_last_delay() {
+        let table = [
+            (RetryPolicy::linear(MaxRetries::Times(2), ms(100)), 2, 100),
+            (RetryPolicy::exponential(MaxRetries::Times(3), 2.0, ms(10), None), 3, 40),
+            (RetryPolicy::exponential(MaxRetries::Infinity, 2.0, ms(10), None).with_timecap(ms(5)), 0, 10),
+            (RetryPolicy::intervals(vec![ms(5), ms(50)]), 2, 50),
+        ];
+        for (policy, ended, expected) in table {
+            assert_eq!(policy.delay(ended, 0.5), None, "{policy:?}");
+            assert_eq!(policy.last_delay(ended, 0.5), ms(expected), "{policy:?}");
+        }
+        let wild = RetryPolicy::linear(MaxRetries::Times(1), ms(100)).with_jitter(ms(30));
+        assert_eq!((wild.last_delay(1, 0.0), wild.last_delay(1, 1.0)), (ms(70), ms(130)));
     }
 
     proptest::proptest! {

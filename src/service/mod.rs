@@ -315,6 +315,7 @@ fn engine_options(settings: &Settings) -> EngineOptions {
         steps_in_flight: settings.limits.steps_in_flight.total,
         steps_in_flight_per_namespace: settings.limits.steps_in_flight.per_namespace,
         arguments_per_namespace: share_of(most_requests(settings), settings),
+        scheduler_tasks: settings.limits.scheduler_tasks,
         cache: usize::try_from(settings.limits.cache).unwrap_or(usize::MAX),
     }
 }
@@ -339,6 +340,7 @@ fn server_settings(settings: &Settings) -> ServerSettings {
         max_connections: woody.max_concurrent_connections as usize,
         header_read_timeout: woody.http_keep_alive_timeout,
         passed_on: Some(FORWARDED.clone()),
+        exchange_timeout: woody.idle_timeout,
         max_body_size: usize::try_from(woody.max_body_size).unwrap_or(usize::MAX),
         bodies: Bodies::new("limits.bodies.requests", most_requests(settings)),
         shutdown_timeout: woody.shutdown_timeout.unwrap_or(FOREVER) + steps_may_take(settings),

@@ -6,9 +6,9 @@ use http::Uri;
 
 use super::{StartError, milliseconds};
 use crate::api::NamespaceInterface;
-use crate::clock::{Clock, Snowflakes};
+use crate::clock::{Clock, Snowflakes, random_unit};
 use crate::config::{NamespaceSettings, ProcessorSettings, Settings, StepProcessors};
-use crate::engine::{ModernizerOptions, NamespaceOptions, SchedulerOptions};
+use crate::engine::{ModernizerOptions, NamespaceOptions, SchedulerOptions, Suicide};
 use crate::machine::{Limits, Policy};
 use crate::processor::{ByStep, Processor, WoodyModernizer, WoodyProcessor};
 use crate::wire;
@@ -80,16 +80,23 @@ pub(super) fn options(
             outbox_clear_ms: milliseconds(namespace.outbox.clear_interval),
         },
         storage_retries: namespace.retries.storage.clone(),
+        sink_retries: namespace.retries.continuation.clone(),
         timer_processing_ms: milliseconds(namespace.timer_processing_timeout),
+        honour_timer_timeout: namespace.honour_timer_timeout,
+        suicide: suicide(namespace.suicide_probability),
         unload_ms: milliseconds(namespace.unload_timeout),
-        timers: namespace
-            .timers
-            .as_ref()
-            .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
-        notifications: namespace
-            .notification
-            .as_ref()
-            .map(|it| SchedulerOptions { scan_interval: it.scan_interval, capacity: it.capacity }),
+        timers: namespace.timers.as_ref().map(|it| SchedulerOptions {
+            scan_interval: it.scan_interval,
+            capacity: it.capacity,
+            scan_limit: it.scan_limit,
+            min_scan_delay: it.min_scan_delay,
+        }),
+        notifications: namespace.notification.as_ref().map(|it| SchedulerOptions {
+            scan_interval: it.scan_interval,
+            capacity: it.capacity,
+            scan_limit: it.scan_limit,
+            min_scan_delay: it.min_scan_delay,
+        }),
         sinks: Vec::new(),
         ledgers: Vec::new(),
         most_unsent: i64::try_from(namespace.outbox.max_pending).unwrap_or(i64::MAX),
@@ -102,5 +109,11 @@ pub(super) fn interface(namespace: &NamespaceSettings) -> NamespaceInterface {
     NamespaceInterface {
         default_processing_ms: milliseconds(namespace.default_processing_timeout),
         protocol: namespace.protocol,
+        strict_ranges: namespace.strict_ranges,
     }
+}
+
+/// None: nobody ever dies.
+fn suicide(probability: f64) -> Option<Suicide> {
+    (probability > 0.0).then(|| Arc::new(move || random_unit() < probability) as Suicide)
 }

@@ -109,6 +109,7 @@ macro_rules! storage_contract {
                 extreme_times_are_in_order,
                 dues_at_one_time_are_all_found,
                 dues_are_those_of_the_shards_asked_for,
+                a_due_says_whether_it_is_of_an_entry,
             }
             listings::{
                 every_machine_is_listed_once_in_one_order,

@@ -32,7 +32,8 @@ struct State {
     notifications: BTreeMap<(MachineKey, NotificationId), Notification>,
     tags: HashMap<(Namespace, Bytes), MachineId>,
     ledgers: HashMap<String, Vec<Block>>,
-    dues: BTreeMap<Place, MachineKey>,
+    /// Whose, and whether of an entry.
+    dues: BTreeMap<Place, (MachineKey, bool)>,
     /// Where the due of a record stands (without an id), or of an entry that is not parked.
     places: HashMap<(MachineKey, Option<NotificationId>), Place>,
     next_number: u64,
@@ -128,7 +129,7 @@ impl State {
         if let Some(at) = due.filter(|at| *at != i64::MAX) {
             let place = (at, self.next_number);
             self.next_number += 1;
-            self.dues.insert(place, key.clone());
+            self.dues.insert(place, (key.clone(), entry.is_some()));
             self.places.insert((key.clone(), entry), place);
         }
     }
@@ -280,8 +281,12 @@ impl Storage for Memory {
         let state = self.lock();
         let from = after.map_or(Ok(Bound::Unbounded), |cursor| place(cursor).map(Bound::Excluded))?;
         let due = state.dues.range((from, Bound::Unbounded)).take_while(|((at, _), _)| *at <= until);
-        let due = due.filter(|(_, key)| shards.is_none_or(|shards| shards.contains(&key.shard(self.shards()))));
-        Ok(due.take(limit).map(|(place, key)| Due { at: place.0, key: key.clone(), cursor: cursor(*place) }).collect())
+        let due = due.filter(|(_, (key, _))| shards.is_none_or(|shards| shards.contains(&key.shard(self.shards()))));
+        let found = |(place, (key, entry)): (&Place, &(MachineKey, bool))| {
+            let (at, cursor) = (place.0, cursor(*place));
+            Due { at, key: key.clone(), entry: *entry, cursor }
+        };
+        Ok(due.take(limit).map(found).collect())
     }
 
     async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {

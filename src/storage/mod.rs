@@ -90,6 +90,8 @@ pub struct Due {
     /// Unix milliseconds.
     pub at: i64,
     pub key: MachineKey,
+    /// Of a notification's entry, not of the record.
+    pub entry: bool,
     /// Where to go on behind this one; opaque.
     pub cursor: Bytes,
 }

@@ -224,6 +224,7 @@ pub struct NamespaceMetrics {
     pub removed: IntCounter,
     pub repaired: IntCounter,
     pub failed: IntCounter,
+    pub committed_suicide: IntCounter,
     pub loading_error: IntCounter,
     pub transient_error: IntCounter,
     pub notification_created: IntCounter,
@@ -290,7 +291,7 @@ impl Metrics {
         let mut metrics = Self {
             lifecycle: counter(
                 "mg_machine_lifecycle_changes_total",
-                "Changes in the lives of machines and their workers: `loaded`, `unloaded`, `created`, `removed`, `repaired`, `failed`, `committed_suicide` (never, in this release), `loading_error`, `transient_error`.",
+                "Changes in the lives of machines and their workers: `loaded`, `unloaded`, `created`, `removed`, `repaired`, `failed`, `committed_suicide` (by `suicide_probability`), `loading_error`, `transient_error`.",
                 &["namespace", "change"],
             ),
             notifications: counter(
@@ -459,7 +460,6 @@ impl Metrics {
         let cache = |result: &str| self.cache.with_label_values(&[name, result]);
         let loading = [name, "start_attempt"];
         // Known to dashboards, though nothing here ever does it.
-        lifecycle("committed_suicide");
         delivery("ignore");
         NamespaceMetrics {
             loaded: lifecycle("loaded"),
@@ -468,6 +468,7 @@ impl Metrics {
             removed: lifecycle("removed"),
             repaired: lifecycle("repaired"),
             failed: lifecycle("failed"),
+            committed_suicide: lifecycle("committed_suicide"),
             loading_error: lifecycle("loading_error"),
             transient_error: lifecycle("transient_error"),
             notification_created: notification("created"),
@@ -498,9 +499,13 @@ impl Metrics {
     }
 
     /// How many machines of a namespace are due and wait to be woken: read when the metrics are rendered.
-    pub fn watch_waiting(&self, namespace: &str, waiting: impl Fn() -> usize + Send + Sync + 'static) {
-        let gauge = self.schedule.waiting(namespace);
-        self.also(move || gauge.set(i64::try_from(waiting()).unwrap_or(i64::MAX)));
+    pub fn watch_waiting(&self, namespace: &str, waiting: impl Fn(Scheduler) -> usize + Send + Sync + 'static) {
+        let gauges = Scheduler::ALL.map(|scheduler| (scheduler, self.schedule.waiting(namespace, scheduler)));
+        self.also(move || {
+            for (scheduler, gauge) in &gauges {
+                gauge.set(i64::try_from(waiting(*scheduler)).unwrap_or(i64::MAX));
+            }
+        });
     }
 
     /// One sink of a namespace. `age_ms` is read when the metrics are rendered.

@@ -68,6 +68,7 @@ impl Fleet {
             steps_in_flight: 1,
             steps_in_flight_per_namespace: 1,
             arguments_per_namespace: u64::MAX,
+            scheduler_tasks: 1,
             cache: 1,
         };
         let engine = Engine::start(

@@ -1,7 +1,6 @@
 //! Notifications: accepted at once, delivered in order, each taking effect once.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use machinegun::clock::Snowflakes;
 use machinegun::engine::{EngineError, SchedulerOptions};
@@ -326,7 +325,7 @@ async fn disabled_notifications_are_accepted_and_wait(mg: Mg) {
     mg.settle().await;
     assert_eq!(mg.processor.count(), 1);
     mg.processor.behave(noting);
-    let enabled = SchedulerOptions { scan_interval: Duration::from_secs(60), capacity: 100 };
+    let enabled = SchedulerOptions { capacity: 100, ..SchedulerOptions::default() };
     let mg = mg.restart_with(1, |mg| mg.notifications(Some(enabled))).await;
     mg.processor.question(2).await;
     mg.settle().await;

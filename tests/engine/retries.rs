@@ -26,6 +26,12 @@ async fn status(mg: &World, machine: &str) -> Status {
     mg.get(machine).await.unwrap().record.status.clone()
 }
 
+/// The first failure was just now.
+fn retrying_anew(mg: &World) -> Status {
+    let now = mg.clock.now();
+    Status::Working(Phase::Retrying { attempt: 0, at: now + 1_000, since: Some(now) })
+}
+
 async fn a_failing_timer_is_retried_by_its_policy_and_then_fails_the_machine(mg: Mg) {
     let mg = mg.start().await;
     mg.machine("m", done().timer(1)).await;
@@ -35,7 +41,8 @@ async fn a_failing_timer_is_retried_by_its_policy_and_then_fails_the_machine(mg:
         mg.processor.question(2 + attempt as usize).await;
         mg.settle().await;
         let at = BEGIN + 2_000 + i64::from(attempt) * 1_000;
-        assert_eq!(status(&mg, "m").await, Status::Working(Phase::Retrying { attempt, at }));
+        let since = Some(BEGIN + 1_000);
+        assert_eq!(status(&mg, "m").await, Status::Working(Phase::Retrying { attempt, at, since }));
         mg.advance(0);
         mg.settle().await;
         assert_eq!(timeouts(&mg), 1 + attempt as usize);
@@ -66,7 +73,7 @@ async fn a_timer_that_goes_well_again_begins_its_retries_anew(mg: Mg) {
         mg.processor.question(n).await;
         mg.settle().await;
     }
-    assert_eq!(status(&mg, "m").await, Status::Working(Phase::Retrying { attempt: 0, at: mg.clock.now() + 1_000 }));
+    assert_eq!(status(&mg, "m").await, retrying_anew(&mg));
 }
 
 async fn an_unexpected_answer_to_a_timer_fails_the_machine(mg: Mg) {
@@ -91,7 +98,7 @@ async fn a_call_on_a_retrying_machine_resets_the_retries(mg: Mg) {
     mg.ask("m", call("x")).await.unwrap();
     mg.processor.question(4).await;
     mg.settle().await;
-    assert_eq!(status(&mg, "m").await, Status::Working(Phase::Retrying { attempt: 0, at: mg.clock.now() + 1_000 }));
+    assert_eq!(status(&mg, "m").await, retrying_anew(&mg));
 }
 
 async fn a_repaired_machines_timer_is_armed_at_once(mg: Mg) {

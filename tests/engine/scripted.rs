@@ -123,6 +123,14 @@ impl Answer {
         self
     }
 
+    /// Of the timer that is set: what its signal may take.
+    pub fn allowing(mut self, seconds: i32) -> Self {
+        if let Some(TimerChange::In { timeout, .. } | TimerChange::At { timeout, .. }) = &mut self.change.action.timer {
+            *timeout = seconds;
+        }
+        self
+    }
+
     pub fn unset(mut self) -> Self {
         self.change.action.timer = Some(TimerChange::Unset);
         self

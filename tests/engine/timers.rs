@@ -6,9 +6,9 @@ use std::time::Duration;
 use machinegun::engine::SchedulerOptions;
 use machinegun::processor::Ask;
 
-use crate::on_every_storage;
 use crate::scripted::{done, reply};
 use crate::world::{BEGIN, Mg, World, call, ok, range, until};
+use crate::{on_every_shared_storage, on_every_storage};
 
 on_every_storage!(
     a_timer_fires_at_its_due_to_the_millisecond_and_never_early,
@@ -28,7 +28,12 @@ on_every_storage!(
     a_busy_machine_takes_one_place_among_those_woken,
     a_scan_that_fails_is_tried_again_in_a_moment,
     timers_come_due_in_order_however_many_there_are,
+    a_timers_own_timeout_bounds_its_signal_only_where_it_is_honoured,
+    a_timer_that_takes_longer_than_its_own_timeout_is_tried_again,
+    a_scan_pauses_after_as_many_dues_as_its_limit_and_goes_on_behind_them,
 );
+
+on_every_shared_storage!(shards_that_are_taken_while_a_scan_pauses_are_looked_at_at_once);
 
 pub fn timeouts(mg: &World) -> usize {
     mg.processor.questions().iter().filter(|question| matches!(question.ask, Ask::Timeout)).count()
@@ -199,7 +204,7 @@ async fn disabled_timers_never_fire_and_do_not_spin(mg: Mg) {
     // A scan can't know what is due, so each one looks at both machines once.
     assert!(mg.metric("machinegun_wakes_total", "created") <= 20);
     // With timers again they fire at the start.
-    let enabled = SchedulerOptions { scan_interval: Duration::from_secs(60), capacity: 100 };
+    let enabled = SchedulerOptions { capacity: 100, ..SchedulerOptions::default() };
     let mg = mg.restart_with(1, |mg| mg.timers(Some(enabled))).await;
     mg.processor.question(4).await;
 }
@@ -273,4 +278,83 @@ async fn timers_come_due_in_order_however_many_there_are(mg: Mg) {
     let expected: Vec<_> = (0..50).map(|n: i64| format!("m{}", (0..50).find(|m| m * 37 % 50 == n).unwrap())).collect();
     let ids: Vec<_> = fired.iter().map(|question| String::from_utf8_lossy(&question.machine.id).into_owned()).collect();
     assert_eq!(ids, expected);
+}
+
+async fn a_timers_own_timeout_bounds_its_signal_only_where_it_is_honoured(mg: Mg) {
+    let mut mg = mg.start().await;
+    let mut asked = 0;
+    for (honoured, own, expected) in
+        [(false, 7, 60_000), (true, 7, 7_000), (true, 90, 90_000), (true, 0, 60_000), (true, -5, 60_000)]
+    {
+        mg = mg.restart_with(1, |mg| mg.with(|_, namespace| namespace.honour_timer_timeout = honoured)).await;
+        mg.machine(&format!("m{asked}"), done().timer(1).allowing(own)).await;
+        mg.advance(1_000);
+        asked += 2;
+        let question = mg.processor.question(asked).await;
+        assert!(matches!(question.ask, Ask::Timeout));
+        assert_eq!(question.deadline - mg.clock.now(), expected, "{honoured} {own}");
+        mg.settle().await;
+    }
+}
+
+async fn a_timer_that_takes_longer_than_its_own_timeout_is_tried_again(mg: Mg) {
+    let mg = mg.with(|_, namespace| namespace.honour_timer_timeout = true).start().await;
+    mg.machine("m", done().timer(1).allowing(7)).await;
+    let mut gate = mg.processor.hold("m");
+    mg.advance(1_000);
+    gate.reached().await;
+    // Its processor is given up three seconds later.
+    mg.advance(9_999);
+    mg.quiet().await;
+    assert_eq!(mg.metric("mg_timer_lifecycle_changes_total", "rescheduled\""), 0);
+    mg.advance(1);
+    mg.settle().await;
+    assert_eq!(mg.metric("mg_timer_lifecycle_changes_total", "rescheduled\""), 1);
+    // The timeout stays the timer's own.
+    mg.advance(1_000);
+    assert_eq!(mg.processor.question(3).await.deadline, mg.clock.now() + 7_000);
+    drop(gate);
+}
+
+async fn a_scan_pauses_after_as_many_dues_as_its_limit_and_goes_on_behind_them(mg: Mg) {
+    let mg = mg.start().await;
+    for n in 0..7 {
+        mg.machine(&format!("m{n}"), done().timer_at(BEGIN + 1_000_000 + n)).await;
+    }
+    let paused =
+        SchedulerOptions { scan_limit: 3, min_scan_delay: Duration::from_secs(2), ..SchedulerOptions::default() };
+    let mg = mg.restart_with(3_600_000, |mg| mg.timers(Some(paused)).notifications(None)).await;
+    for found in [3, 6] {
+        mg.processor.question(7 + found).await;
+        mg.settle().await;
+        mg.advance(1_999);
+        mg.quiet().await;
+        assert_eq!(timeouts(&mg), found, "the scan pauses");
+        mg.advance(1);
+    }
+    mg.processor.question(14).await;
+    mg.settle().await;
+    assert_eq!(timeouts(&mg), 7);
+    // Where there are shards, those that are taken at the start interrupt the first pause.
+    assert!((3..=4).contains(&mg.storage.scans.load(Ordering::SeqCst)));
+}
+
+async fn shards_that_are_taken_while_a_scan_pauses_are_looked_at_at_once(mg: Mg) {
+    let before = mg.instance().await;
+    before.take().await;
+    for n in 0..9 {
+        before.machine(&format!("m{n}"), done().timer_at(BEGIN + 1_000 + n)).await;
+    }
+    before.lose();
+    let hour = Duration::from_secs(3_600);
+    let paused = SchedulerOptions { scan_limit: 2, min_scan_delay: hour, ..SchedulerOptions::default() };
+    let mg = mg.timers(Some(paused)).notifications(None).later(3_600_000).instance().await;
+    mg.take().await;
+    mg.processor.question(2).await;
+    mg.settle().await;
+    // Taking many shards may have interrupted the first pause once. No time passes from here on.
+    let found = timeouts(&mg);
+    assert!(found <= 4, "{found} are found though the scan pauses");
+    mg.take().await;
+    until(|| timeouts(&mg) > found).await;
 }

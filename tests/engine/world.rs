@@ -173,7 +173,7 @@ pub async fn until(condition: impl Fn() -> bool) {
 
 impl Mg {
     fn on(storage: Arc<dyn Storage>, folder: Option<Arc<TempDir>>) -> Self {
-        let scheduler = SchedulerOptions { scan_interval: Duration::from_secs(60), capacity: 100 };
+        let scheduler = SchedulerOptions { capacity: 100, ..SchedulerOptions::default() };
         let processor = Scripted::new();
         let namespace = NamespaceOptions {
             name: "ns".to_owned(),
@@ -186,7 +186,15 @@ impl Mg {
                 outbox_clear_ms: CLEAR,
             },
             storage_retries: RetryPolicy::default(),
+            sink_retries: RetryPolicy::exponential(
+                MaxRetries::Infinity,
+                2.0,
+                Duration::from_millis(100),
+                Some(Duration::from_secs(30)),
+            ),
             timer_processing_ms: 60_000,
+            honour_timer_timeout: false,
+            suicide: None,
             unload_ms: 60_000,
             timers: Some(scheduler),
             notifications: Some(scheduler),
@@ -201,6 +209,7 @@ impl Mg {
             steps_in_flight: 10_000,
             steps_in_flight_per_namespace: 10_000,
             arguments_per_namespace: u64::MAX,
+            scheduler_tasks: 5_000,
             cache: 64 << 20,
         };
         let (instances, number) = (Instances::Alone, 1);

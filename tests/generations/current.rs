@@ -9,7 +9,7 @@ use machinegun::wire::{
 use machinegun::{thrift_methods, thrift_struct, thrift_union};
 
 use crate::live::{Callee, Failure, Live, id, of, refused, remove, simply, start, tag, to};
-use crate::{in_seconds, timer, world};
+use crate::{in_seconds, is_strict, strict_world, timer, world};
 
 thrift_struct! {
     pub struct Machine {
@@ -104,7 +104,10 @@ fn events(texts: &[&str]) -> Vec<(i64, Value)> {
 }
 
 async fn started(action: ComplexAction) -> (Live, Callee) {
-    let (live, mut processor) = world(Protocol::Current).await;
+    started_in(world(Protocol::Current).await, action).await
+}
+
+async fn started_in((live, mut processor): (Live, Callee), action: ComplexAction) -> (Live, Callee) {
     let signal = processor.answer::<ProcessSignal>(|asked| {
         assert_eq!(asked.a.signal, Signal::Init(InitSignal { arg: Value::str("init") }));
         let blank = Content { format_version: None, data: Value::empty() };
@@ -220,4 +223,13 @@ async fn what_today_has_dropped_is_ignored_and_what_it_renamed_is_taken() {
     assert_eq!((history(&machine), machine.timer), (events(&["e1", "e2"]), None));
     assert_eq!(machine.aux_state, Some(Content { format_version: None, data: Value::str("a2") }));
     live.stop().await;
+}
+
+#[tokio::test]
+async fn event_not_found_is_thrown_to_callers_of_today_by_strict_ranges_alone() {
+    for (strict, world) in [(false, world(Protocol::Current).await), (true, strict_world(Protocol::Current).await)] {
+        let (live, _processor) = started_in(world, NOTHING).await;
+        assert_eq!(is_strict::<GetMachine>(&live).await, strict);
+        live.stop().await;
+    }
 }

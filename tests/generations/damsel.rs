@@ -8,7 +8,7 @@ use machinegun::wire::{
 use machinegun::{thrift_methods, thrift_struct, thrift_union};
 
 use crate::live::{Callee, Failure, Live, id, of, refused, remove, simply, start, tag, to};
-use crate::{in_seconds, timer, world};
+use crate::{in_seconds, is_strict, strict_world, timer, world};
 
 thrift_struct! {
     pub struct Event {
@@ -120,7 +120,10 @@ fn history(events: &[&str]) -> Vec<(i64, Value)> {
 }
 
 async fn started(action: ComplexAction) -> (Live, Callee) {
-    let (live, mut processor) = world(Protocol::Damsel).await;
+    started_in(world(Protocol::Damsel).await, action).await
+}
+
+async fn started_in((live, mut processor): (Live, Callee), action: ComplexAction) -> (Live, Callee) {
     let signal = processor.answer::<ProcessSignal>(|asked| {
         assert_eq!(asked.a.signal, Signal::Init(InitSignal { arg: Value::str("init") }));
         assert_eq!(seen(&asked.a.machine), (vec![], Some(Value::empty()), None));
@@ -273,4 +276,13 @@ async fn nobody_notifies_or_modernizes_a_damsel_machine() {
     assert_eq!(live.ask::<GetMachine>(of(id("ID"))).await.expect("a machine").history.len(), 1);
     processor.was_not_asked();
     live.stop().await;
+}
+
+#[tokio::test]
+async fn event_not_found_is_thrown_to_callers_of_damsel_by_strict_ranges_alone() {
+    for (strict, world) in [(false, world(Protocol::Damsel).await), (true, strict_world(Protocol::Damsel).await)] {
+        let (live, _processor) = started_in(world, NOTHING).await;
+        assert_eq!(is_strict::<GetMachine>(&live).await, strict);
+        live.stop().await;
+    }
 }

@@ -8,7 +8,7 @@ use machinegun::wire::{
 use machinegun::{thrift_methods, thrift_struct, thrift_union};
 
 use crate::live::{Callee, Failure, Live, id, of, remove, simply, start, tag, to};
-use crate::{in_seconds, timer, world};
+use crate::{in_seconds, is_strict, strict_world, timer, world};
 
 thrift_struct! {
     pub struct Machine {
@@ -119,7 +119,10 @@ async fn start_one(live: &Live, processor: &mut Callee, id: &str, action: Comple
 }
 
 async fn started(action: ComplexAction) -> (Live, Callee) {
-    let (live, mut processor) = world(Protocol::Y2021).await;
+    started_in(world(Protocol::Y2021).await, action).await
+}
+
+async fn started_in((live, mut processor): (Live, Callee), action: ComplexAction) -> (Live, Callee) {
     start_one(&live, &mut processor, "ID", action).await;
     (live, processor)
 }
@@ -244,4 +247,13 @@ async fn nobody_notifies_a_machine_of_2021() {
     assert_eq!(live.ask::<Remove>(remove("ID")).await, Err(Failure::Thrown(Exception::MachineNotFound)));
     processor.was_not_asked();
     live.stop().await;
+}
+
+#[tokio::test]
+async fn event_not_found_is_thrown_to_callers_of_2021_by_strict_ranges_alone() {
+    for (strict, world) in [(false, world(Protocol::Y2021).await), (true, strict_world(Protocol::Y2021).await)] {
+        let (live, _processor) = started_in(world, NOTHING).await;
+        assert_eq!(is_strict::<GetMachine>(&live).await, strict);
+        live.stop().await;
+    }
 }

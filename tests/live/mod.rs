@@ -5,6 +5,7 @@ mod callee;
 pub mod http;
 pub mod processor;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,6 +60,10 @@ impl Live {
     pub fn with_headers(&mut self, headers: &[(&str, &str)]) {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         self.context = ids().into_iter().chain(headers.iter().map(owned)).collect();
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.running.address()
     }
 
     pub fn advance(&self, seconds: u64) {

@@ -402,3 +402,43 @@ async fn a_body_in_two_pieces_with_a_pause() {
     peer.send(second).await;
     peer.answer().await.is_result(STR_REPLY);
 }
+
+#[tokio::test]
+async fn an_exchange_that_takes_too_long_is_cut_while_its_handler_goes_on() {
+    let mut world = world_with(|settings| settings.exchange_timeout = Some(SHORT)).await;
+    // On a new connection, and with a next request behind it.
+    for behind in [Vec::new(), Request::new().bytes()] {
+        let mut peer = world.connect().await;
+        peer.send([Request::new().call("Str", &text("wait")).bytes(), behind].concat()).await;
+        world.seen().await;
+        peer.closed().await;
+        world.open();
+        assert_eq!(world.done().await, "wait");
+    }
+    world.nothing_was_called();
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_to_its_end_is_cut_with_its_exchange() {
+    let mut world = world_with(|settings| settings.exchange_timeout = Some(SHORT)).await;
+    let mut peer = world.connect().await;
+    peer.send(Request::new().head()).await;
+    peer.answer().await.is_error_like(400, "Result Unexpected", "body not readable: ");
+    peer.closed().await;
+    world.nothing_was_called();
+}
+
+#[tokio::test]
+async fn a_bound_on_exchanges_is_none_on_the_silence_between_them() {
+    let time = Duration::from_secs(2);
+    let world = world_with(|settings| {
+        settings.exchange_timeout = Some(time);
+        settings.header_read_timeout = time;
+    });
+    let world = world.await;
+    let mut peer = world.connect().await;
+    peer.exchange(&Request::new()).await.is_ok();
+    // A fresh connection is cut for its silence: by then the used one has been silent for longer.
+    world.connect().await.closed().await;
+    peer.exchange(&Request::new()).await.is_ok();
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Became, describe, parse};
+use super::super::{Became, NamespaceSettings, describe, parse};
 use super::{LEAST, no_env, notices, read};
 use crate::machine::retry::{MaxRetries, Pattern};
 
@@ -87,17 +87,16 @@ fn a_file_of_the_original_starts_and_says_what_is_different() {
         "line 17: consuela is ignored: instances no longer meet through Consul",
         "line 19: process_registry is ignored: machines live in the instance that owns them",
         "line 22: limits.process_heap is ignored: requests have no heap of their own; woody_server.max_body_size bounds them",
-        "line 25: limits.scheduler_tasks is not acted on yet: timers are taken up without a quota",
         "line 37: namespaces.party/claims.event_stash_size is ignored: events and record are one commit, so there is nothing to stash",
         "line 39: namespaces.party/claims.overseer is used differently: a step is one commit, so there are no interrupted ones to look for",
         "line 44: namespaces.party/claims.notification.scan_handicap is used differently: a notification is found by a due of its own, however old it is",
         "line 35: namespaces.party/claims.hibernate_timeout is ignored: an idle machine holds no memory that hibernating would free",
-        "line 35: namespaces.party/claims.timers.scan_limit is used differently: a scan reads page after page to its end, and nothing is left for the next one",
-        "line 48: namespaces.invoice.suicide_probability is not acted on yet: nothing is killed",
-        "line 51: namespaces.invoice.timers.scan_limit is used differently: a scan reads page after page to its end, and nothing is left for the next one",
+        "line 35: namespaces.party/claims.timers.scan_limit is used differently: one scan is for all namespaces: it pauses after as many as all their limits together, for the shortest of their delays",
+        "line 51: namespaces.invoice.timers.scan_limit is used differently: one scan is for all namespaces: it pauses after as many as all their limits together, for the shortest of their delays",
         "line 45: namespaces.invoice.hibernate_timeout is ignored: an idle machine holds no memory that hibernating would free",
         "line 57: storage.pool is ignored: only the Riak storage had connections of that kind",
         "line 64: cluster is ignored: instances meet through the table of `storage.type: dynamodb`, and on any other storage exactly one may run",
+        "line 48: namespaces.invoice.suicide_probability makes steps fail on purpose: it is for tests",
         "line 59: kafka.main has no effect: no sink names it",
     ];
     assert_eq!(notices(&report), expected);
@@ -135,7 +134,7 @@ fn every_key_of_the_file_is_accounted_for() {
         ("namespaces.invoice.timers.scan_interval", Became::Used),
         ("namespaces.invoice.timers.scan_limit", Became::UsedDifferently),
         ("namespaces.party/claims.notification.scan_handicap", Became::UsedDifferently),
-        ("limits.scheduler_tasks", Became::NotActedOnYet),
+        ("limits.scheduler_tasks", Became::Used),
         ("x-namespace", Became::Ignored),
         ("erlang", Became::Ignored),
     ];
@@ -152,14 +151,22 @@ fn what_asks_for_nothing_is_not_worth_a_notice() {
          event_sinks: {}, processor:",
     );
     assert_eq!(notices(&read(&text).1), [""; 0]);
-    let text = text.replace("false", "true");
+    let (settings, report) = read(&text.replace("false", "true"));
+    assert_eq!(notices(&report), [""; 0]);
+    assert!(settings.namespaces[0].strict_ranges && settings.namespaces[0].honour_timer_timeout);
+}
+
+#[test]
+fn each_scheduler_may_be_disabled() {
+    let disabled =
+        LEAST.replace("processor:", "timers: disabled, overseer: disabled, notification: disabled, processor:");
+    let (settings, report) = read(&disabled);
+    let NamespaceSettings { timers, overseer, notification, .. } = &settings.namespaces[0];
+    assert_eq!((timers, overseer, notification), (&None, &None, &None));
     let expected = [
-        "line 2: namespaces.ns.honour_timer_timeout is not acted on yet: a timer's own timeout stays unused, as in the original",
-        "line 2: namespaces.ns.strict_ranges is not acted on yet: EventNotFound is not thrown, as in the original",
+        "line 2: namespaces.ns.overseer is used differently: a step is one commit, so there are no interrupted ones to look for",
     ];
-    let (settings, report) = read(&text);
     assert_eq!(notices(&report), expected);
-    assert!(settings.namespaces[0].strict_ranges);
 }
 
 #[test]
@@ -249,11 +256,6 @@ fn every_key_of_the_original_has_the_originals_default() {
         ("namespaces.ns.retries.timers.factor", "2.0"),
         ("namespaces.ns.retries.timers.timeout", "1s"),
         ("namespaces.ns.retries.timers.max_timeout", "30m"),
-        ("namespaces.ns.retries.processor.type", "exponential"),
-        ("namespaces.ns.retries.processor.max_retries.max_total_timeout", "1d"),
-        ("namespaces.ns.retries.processor.factor", "2.0"),
-        ("namespaces.ns.retries.processor.timeout", "10ms"),
-        ("namespaces.ns.retries.processor.max_timeout", "1m"),
         ("namespaces.ns.retries.continuation.type", "exponential"),
         ("namespaces.ns.retries.continuation.max_retries", "infinity"),
         ("namespaces.ns.retries.continuation.timeout", "10ms"),

@@ -69,7 +69,9 @@ fn the_reference_has_every_key_that_is_not_refused() {
     };
     for key in KEYS {
         let riak = key.path.starts_with("storage.host");
-        if matches!(key.fate, Fate::Refused(..)) || riak || key.path.ends_with("[]") {
+        // Another shape of `max_retries`, which can't be there twice: the comment above them says it.
+        let in_words = key.path.ends_with("max_total_timeout") && REFERENCE.contains("{max_total_timeout: 1d}");
+        if matches!(key.fate, Fate::Refused(..)) || riak || in_words || key.path.ends_with("[]") {
             continue;
         }
         let (parent, last) = key.path.rsplit_once('.').unwrap_or(("", key.path));
@@ -167,10 +169,9 @@ fn a_description_says_what_became_of_each_key() {
         "port: 8022",
         "idle_timeout: infinity",
         "scheduler_tasks: 7",
-        "#   namespaces.*.retries.continuation\n",
         "#   line 3: erlang is ignored: only the Erlang node needs it",
         "#   namespaces.ns.processor.url: used",
-        "#   limits.scheduler_tasks: not acted on yet",
+        "#   limits.scheduler_tasks: used",
         "#   erlang: ignored",
     ] {
         assert!(described.contains(line), "{line} is not in\n{described}");

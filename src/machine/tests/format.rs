@@ -52,7 +52,11 @@ fn any_timer() -> impl Strategy<Value = Timer> {
 fn any_phase() -> impl Strategy<Value = Phase> {
     prop_oneof![
         Just(Phase::Idle),
-        (any::<u32>(), any::<i64>()).prop_map(|(attempt, at)| Phase::Retrying { attempt, at }),
+        (any::<u32>(), any::<i64>(), any::<Option<i64>>()).prop_map(|(attempt, at, since)| Phase::Retrying {
+            attempt,
+            at,
+            since
+        }),
     ]
 }
 
@@ -198,7 +202,10 @@ fn golden_record() -> Record {
     let changes = [LifeChange::Created, LifeChange::Failed { reason }, LifeChange::Repaired, LifeChange::Removed];
     let life = |change| Parcel::Lifecycle(Lifecycle { at_micros: NOW * 1_000 + 7, change });
     Record {
-        status: Status::Failed { reason: "why".to_owned(), before: Phase::Retrying { attempt: 2, at: NOW } },
+        status: Status::Failed {
+            reason: "why".to_owned(),
+            before: Phase::Retrying { attempt: 2, at: NOW, since: None },
+        },
         notifications_due: Some(NOW + 1),
         debts: vec![debt(), Debt { wanted: true, ..debt() }],
         unsent: vec![
@@ -231,13 +238,19 @@ fn records_are_stored_in_version_1_of_the_format() {
 
 #[test]
 fn every_status_is_stored_in_version_1_of_the_format() {
+    let retrying = |since| {
+        let phase = Phase::Retrying { attempt: 0, at: 1, since };
+        Record { status: Status::Working(phase), ..sleeping() }
+    };
     let table = [
         (sleeping(), GOLDEN_SLEEPING),
-        (Record { status: Status::Working(Phase::Retrying { attempt: 0, at: 1 }), ..sleeping() }, GOLDEN_RETRYING),
+        (retrying(Some(2)), GOLDEN_RETRYING),
+        (retrying(None), EARLY_RETRYING),
         (tombstone(NOW, vec![]), GOLDEN_TOMBSTONE),
     ];
     for (record, golden) in table {
         assert_eq!(hex(&record.encode()), golden);
+        assert_eq!(Record::decode(&unhex(golden)), Ok(record));
     }
 }
 
@@ -299,6 +312,18 @@ const GOLDEN_SLEEPING: &str = concat!(
     "9a81a7576f726b696e67a449646c6503c40b0b00050000000361757800c003c09228299090c0",
 );
 const GOLDEN_RETRYING: &str = concat!(
+    "01",
+    "03030303030303030303030303030303",
+    "01010101010101010101010101010101",
+    "03",
+    "0000000000000001",
+    "02",
+    "02020202020202020202020202020202",
+    "01010101010101010101010101010101",
+    "9a81a7576f726b696e6781a85265747279696e679300010203c40b0b00050000000361757800c003c09228299090c0",
+);
+/// From before the first failure was noted.
+const EARLY_RETRYING: &str = concat!(
     "01",
     "03030303030303030303030303030303",
     "01010101010101010101010101010101",

@@ -107,9 +107,9 @@ fn waiting(due: i64) -> Record {
     Record { timer: Some(timer(due)), ..sleeping() }
 }
 
-/// The timer was due a minute ago.
+/// The timer was due a minute ago, and fails since now.
 fn retrying(attempt: u32, at: i64) -> Record {
-    Record { status: Status::Working(Phase::Retrying { attempt, at }), ..waiting(NOW - 60_000) }
+    Record { status: Status::Working(Phase::Retrying { attempt, at, since: Some(NOW) }), ..waiting(NOW - 60_000) }
 }
 
 fn failed(before: &Record) -> Record {

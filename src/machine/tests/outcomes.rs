@@ -173,7 +173,8 @@ fn timers_end_as_the_tables_say() {
         check(at, &Impact::Timeout, done(appended(&["a"])), response(), idle(None));
         check(at, &Impact::Timeout, done(timed(after(0))), response(), idle(Some(NOW)));
         check(at, &Impact::Timeout, done(removing()), response(), After::Removed);
-        let again = Phase::Retrying { attempt, at: NOW + 1_000 * (i64::from(attempt) + 1) };
+        let at_again = NOW + 1_000 * (i64::from(attempt) + 1);
+        let again = Phase::Retrying { attempt, at: at_again, since: Some(NOW) };
         let again = After::Status(Status::Working(again), Some(NOW - 60_000));
         check(at, &Impact::Timeout, transient(), unavailable("busy"), again);
         check(at, &Impact::Timeout, held_back(), unavailable("full"), After::Same);
@@ -214,7 +215,7 @@ fn a_restored_timer_is_due_at_once() {
     assert_eq!(restored.timer, before.timer);
     assert_eq!(wake(&restored, NOW), Some(Wake::Timeout));
     let restored = next(&failed(&retrying(1, NOW - 5)), &Impact::SimpleRepair, None);
-    assert_eq!(restored.status, Status::Working(Phase::Retrying { attempt: 1, at: NOW - 5 }));
+    assert_eq!(restored.status, Status::Working(Phase::Retrying { attempt: 1, at: NOW - 5, since: Some(NOW) }));
     assert_eq!(wake(&restored, NOW), Some(Wake::Timeout));
 }
 

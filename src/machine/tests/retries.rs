@@ -10,13 +10,13 @@ fn busy() -> Outcome {
 fn a_timer_is_retried_by_the_policy_and_then_the_machine_fails() {
     let record = waiting(NOW - 60_000);
     let first = next(&record, &Impact::Timeout, busy());
-    assert_eq!(first.status, Status::Working(Phase::Retrying { attempt: 0, at: NOW + 1_000 }));
+    assert_eq!(first.status, Status::Working(Phase::Retrying { attempt: 0, at: NOW + 1_000, since: Some(NOW) }));
     let second = next(&first, &Impact::Timeout, busy());
-    assert_eq!(second.status, Status::Working(Phase::Retrying { attempt: 1, at: NOW + 2_000 }));
+    assert_eq!(second.status, Status::Working(Phase::Retrying { attempt: 1, at: NOW + 2_000, since: Some(NOW) }));
     let third = next(&second, &Impact::Timeout, busy());
     let Status::Failed { reason, before } = &third.status else { panic!("exhausted, so failed") };
     assert!(reason.contains("timer_retries_exhausted") && reason.contains("busy"), "{reason}");
-    assert_eq!(*before, Phase::Retrying { attempt: 1, at: NOW + 2_000 });
+    assert_eq!(*before, Phase::Retrying { attempt: 1, at: NOW + 2_000, since: Some(NOW) });
     for step in [&first, &second, &third] {
         assert_eq!(step.timer, record.timer, "the timer's context and range stay");
     }
@@ -56,7 +56,8 @@ fn the_attempt_never_overflows() {
     let outcome = Some(busy());
     let decision = apply(Some(&record), &Impact::Timeout, &context("t"), outcome, &policy, stamp(NOW));
     let record = decision.step.expect("a step").record.expect("a record");
-    assert_eq!(record.status, Status::Working(Phase::Retrying { attempt: u32::MAX, at: NOW + 60_000 }));
+    let phase = Phase::Retrying { attempt: u32::MAX, at: NOW + 60_000, since: Some(NOW) };
+    assert_eq!(record.status, Status::Working(phase));
 }
 
 #[test]
@@ -79,4 +80,29 @@ fn jitter_moves_a_retry() {
         let record = decision.step.expect("a step").record.expect("a record");
         assert_eq!(record.timer_due(), Some(at));
     }
+}
+
+#[test]
+fn a_timecap_is_measured_from_the_first_failure_however_long_the_tries_took() {
+    let retries =
+        RetryPolicy::linear(MaxRetries::Infinity, Duration::from_secs(1)).with_timecap(Duration::from_secs(10));
+    let policy = Policy { timer_retries: retries, ..policy() };
+    let failing = |record: &Record, now| {
+        let busy = Some(busy());
+        let decision = apply(Some(record), &Impact::Timeout, &context("t"), busy, &policy, stamp(now));
+        decision.step.expect("a step").record.expect("a record")
+    };
+    // The timer was late already: that counts for nothing.
+    let first = failing(&waiting(NOW - 60_000), NOW);
+    assert_eq!(first.timer_due(), Some(NOW + 1_000));
+    let second = failing(&first, NOW + 9_000);
+    assert_eq!(second.status, Status::Working(Phase::Retrying { attempt: 1, at: NOW + 10_000, since: Some(NOW) }));
+    assert_eq!(failing(&second, NOW + 9_001).kind(), StatusKind::Failed);
+    // One that was stored before the first failure was noted begins to be measured now.
+    let early = Record {
+        status: Status::Working(Phase::Retrying { attempt: 7, at: NOW, since: None }),
+        ..waiting(NOW - 60_000)
+    };
+    let phase = Phase::Retrying { attempt: 8, at: NOW + 51_000, since: Some(NOW + 50_000) };
+    assert_eq!(failing(&early, NOW + 50_000).status, Status::Working(phase));
 }

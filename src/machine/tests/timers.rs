@@ -106,7 +106,7 @@ fn a_call_takes_a_machine_out_of_retrying_and_its_old_timer_fires_again() {
         assert_eq!(wake(&record, NOW), Some(Wake::Timeout));
         // The count begins anew.
         let again = next(&record, &Impact::Timeout, Outcome::Transient("busy".to_owned()));
-        assert_eq!(again.status, Status::Working(Phase::Retrying { attempt: 0, at: NOW + 1_000 }));
+        assert_eq!(again.status, Status::Working(Phase::Retrying { attempt: 0, at: NOW + 1_000, since: Some(NOW) }));
     }
 }
 

@@ -34,8 +34,11 @@ pub async fn a_record_is_read_back_with_all_its_parts(subject: Arc<impl Subject>
     let mut sample = Sample::new("one");
     let statuses = [
         Status::Working(Phase::Idle),
-        Status::Working(Phase::Retrying { attempt: 7, at: -3 }),
-        Status::Failed { reason: "reason\u{1F980}".to_owned(), before: Phase::Retrying { attempt: 1, at: 2 } },
+        Status::Working(Phase::Retrying { attempt: 7, at: -3, since: Some(-4) }),
+        Status::Failed {
+            reason: "reason\u{1F980}".to_owned(),
+            before: Phase::Retrying { attempt: 1, at: 2, since: None },
+        },
         Status::Failed { reason: String::new(), before: Phase::Idle },
         Status::Removed { at: 1 },
     ];

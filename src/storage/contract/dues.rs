@@ -119,6 +119,17 @@ pub async fn dues_at_one_time_are_all_found(subject: Arc<impl Subject>) {
     assert_eq!(found.into_iter().map(|(_, key)| key).collect::<BTreeSet<_>>(), expected);
 }
 
+pub async fn a_due_says_whether_it_is_of_an_entry(subject: Arc<impl Subject>) {
+    let store = subject.open().await;
+    let mut samples = machines_due(&*store, &[1]).await;
+    put(&*store, &samples[0], 1, 2).await;
+    put(&*store, &Sample::new("other"), 2, 3).await;
+    samples[0].commit_step(&*store, &[], Some(4)).await;
+    let found = store.dues(None, 9, None, 9).await.expect("dues are read");
+    let found: Vec<_> = found.into_iter().map(|due| (due.at, due.entry)).collect();
+    assert_eq!(found, [(2, true), (3, true), (4, false)]);
+}
+
 pub async fn dues_are_those_of_the_shards_asked_for(subject: Arc<impl Subject>) {
     let store = subject.open().await;
     let count = store.leases().map_or(1, |leases| leases.shards());

@@ -49,9 +49,9 @@ async fn machine(store: &dyn Storage, ns: &str, id: &[u8], status: StatusKind) -
     let commit = match status {
         StatusKind::Sleeping => sample.step(&[], None),
         StatusKind::Waiting => sample.step(&[], Some(1 << 50)),
-        StatusKind::Retrying => {
-            sample.step_with(&[], |record| record.status = Status::Working(Phase::Retrying { attempt: 0, at: 1 << 50 }))
-        }
+        StatusKind::Retrying => sample.step_with(&[], |record| {
+            record.status = Status::Working(Phase::Retrying { attempt: 0, at: 1 << 50, since: None });
+        }),
         StatusKind::Failed => sample.step_with(&[], |record| {
             record.status = Status::Failed { reason: "it broke".to_owned(), before: Phase::Idle };
         }),

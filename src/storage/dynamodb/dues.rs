@@ -71,5 +71,6 @@ fn due(item: &Item) -> Result<Due, StorageError> {
         Some(AttributeValue::B(cursor)) => Bytes::copy_from_slice(cursor.as_ref()),
         _ => return Err(super::read::malformed("due")),
     };
-    Ok(Due { at: keys::due_time(&cursor)?, key: keys::decode_machine(bytes_of(item, "pk")?)?, cursor })
+    let entry = bytes_of(item, "sk")?.starts_with(b"n");
+    Ok(Due { at: keys::due_time(&cursor)?, key: keys::decode_machine(bytes_of(item, "pk")?)?, entry, cursor })
 }

@@ -118,7 +118,8 @@ pub fn dues(engine: &Engine, until: i64, after: Option<&[u8]>, limit: usize) -> 
         .map(|found| {
             let cursor = found.key().map_err(read_error)?;
             let due = DueKey::decode(&cursor).map_err(malformed)?;
-            Ok(Due { at: due.at, key: due.machine, cursor: Bytes::copy_from_slice(&cursor) })
+            let entry = due.entry.is_some();
+            Ok(Due { at: due.at, key: due.machine, entry, cursor: Bytes::copy_from_slice(&cursor) })
         })
         .collect()
 }

@@ -14,9 +14,6 @@ pub enum Scheduler {
     Notification,
 }
 
-const SCHEDULERS: [Scheduler; 4] =
-    [Scheduler::Timers, Scheduler::TimersRetries, Scheduler::Overseer, Scheduler::Notification];
-
 #[derive(Debug)]
 pub(super) struct ScheduleFamilies {
     timers: IntCounterVec,
@@ -76,6 +73,9 @@ pub struct SchedulerMetrics {
 // === impl Scheduler ===
 
 impl Scheduler {
+    /// In the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Timers, Self::TimersRetries, Self::Overseer, Self::Notification];
+
     fn name(self) -> &'static str {
         match self {
             Self::Timers => "timers",
@@ -150,7 +150,7 @@ impl ScheduleFamilies {
             ),
             quota: register.gauge(
                 "mg_scheduler_task_quota_usage",
-                "Wake-ups: `active` ones, those that are due and `waiting` (under `timers`, whatever their reason), and how many are `reserved` by the scheduler's capacity.",
+                "Wake-ups: `active` ones, those that are due and `waiting`, and how many are `reserved`, the most that there may be at once: the scheduler's capacity, or its part of `limits.scheduler_tasks` while that is short. A record found by a scan counts as a timer until it is read.",
                 &["namespace", "name", "status"],
             ),
         }
@@ -176,14 +176,14 @@ impl ScheduleFamilies {
         }
     }
 
-    /// What is due and waits: why is known only once the machine's record is read.
-    pub(super) fn waiting(&self, namespace: &str) -> IntGauge {
-        self.quota.with_label_values(&[namespace, Scheduler::Timers.name(), "waiting"])
+    /// What is due and waits.
+    pub(super) fn waiting(&self, namespace: &str, scheduler: Scheduler) -> IntGauge {
+        self.quota.with_label_values(&[namespace, scheduler.name(), "waiting"])
     }
 
     /// In the order of [`Scheduler`].
     pub(super) fn schedulers(&self, namespace: &str) -> Vec<SchedulerMetrics> {
-        SCHEDULERS.iter().map(|scheduler| self.scheduler(namespace, scheduler.name())).collect()
+        Scheduler::ALL.iter().map(|scheduler| self.scheduler(namespace, scheduler.name())).collect()
     }
 
     fn scheduler(&self, namespace: &str, name: &str) -> SchedulerMetrics {
@@ -191,7 +191,6 @@ impl ScheduleFamilies {
         let tasks = |change: &str| self.tasks.with_label_values(&[namespace, name, change]);
         let quota = |status: &str| self.quota.with_label_values(&[namespace, name, status]);
         let labels = [namespace, name];
-        quota("waiting");
         SchedulerMetrics {
             scanned: scans("success"),
             scan_error: scans("error"),

@@ -24,6 +24,9 @@ pub struct ServerSettings {
     pub passed_on: Option<HeaderName>,
     /// From a request's first byte (on a new connection: from its start) to the end of its headers.
     pub header_read_timeout: Duration,
+    /// From a request's first byte to the last of its reply; past it the connection closes, even while a handler runs, which
+    /// goes on to its end. None: as long as it takes.
+    pub exchange_timeout: Option<Duration>,
     /// How long a kept-alive connection may stay silent between requests. Peers keep theirs up to 150 s, and a server
     /// that closes first causes sporadic unknown results.
     pub idle_timeout: Duration,
@@ -62,6 +65,7 @@ impl Default for ServerSettings {
             least_idle: Duration::from_secs(1),
             passed_on: None,
             header_read_timeout: Duration::from_secs(5),
+            exchange_timeout: None,
             idle_timeout: Duration::from_secs(300),
             body_read_timeout: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),

@@ -66,6 +66,7 @@ pub(super) struct Stream {
     idle: Duration,
     body_read: Duration,
     write: Duration,
+    whole: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
     /// The watch's value that the timer was set for.
     armed: Option<u32>,
@@ -74,6 +75,8 @@ pub(super) struct Stream {
     /// Of the body that is coming, and of the reply that is being taken, once either has made us wait.
     coming: Option<Pace>,
     going: Option<Pace>,
+    /// Of the exchange that is under way.
+    exchange: Option<Pin<Box<Sleep>>>,
     head: HeadScan,
     lingering: bool,
 }
@@ -249,12 +252,14 @@ impl Stream {
             idle: settings.idle_timeout,
             body_read: settings.body_read_timeout,
             write: settings.write_timeout,
+            whole: settings.exchange_timeout,
             timer: None,
             armed: None,
             write_timer: None,
             least_pace: settings.least_pace,
             coming: None,
             going: None,
+            exchange: None,
             head: HeadScan::default(),
             lingering: false,
         }
@@ -272,6 +277,7 @@ impl Stream {
                 self.coming = None;
                 self.head = HeadScan::default();
                 self.scan(bytes);
+                self.exchange = self.whole.map(|time| Box::pin(tokio::time::sleep(time)));
             }
             Phase::Head => self.scan(bytes),
             // Entered again, for the next silence is a new one.
@@ -324,6 +330,9 @@ impl Stream {
 
     /// The client is silent: ready once it was so for too long.
     fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(error) = self.poll_exchange(context) {
+            return Poll::Ready(Err(error));
+        }
         let phase = ready!(self.poll_timer(context));
         self.armed = None;
         match phase {
@@ -338,6 +347,15 @@ impl Stream {
         }
     }
 
+    /// Ready once the exchange takes longer than it may.
+    fn poll_exchange(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        match &mut self.exchange {
+            Some(timer) => ready!(timer.as_mut().poll(context)),
+            None => return Poll::Pending,
+        }
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the exchange took too long"))
+    }
+
     fn taken(&mut self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
         self.write_timer = None;
         if let (Some(going), Ok(written)) = (&mut self.going, &written) {
@@ -347,6 +365,9 @@ impl Stream {
     }
 
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(error) = self.poll_exchange(context) {
+            return Poll::Ready(Err(error));
+        }
         self.watch.stalled.store(true, Ordering::Relaxed);
         let time = self.going.get_or_insert_with(Pace::begin).patience(self.write, self.least_pace);
         if !time.is_zero() {
@@ -404,6 +425,14 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // IMPORTANT: while a read waits, HTTP reads no more when the phase changes, but it flushes each time that it has
         // worked. The timer that wakes it is set here; what it means is decided by the read that follows.
+        if self.watch.phase() == Phase::Idle {
+            // The reply is out.
+            self.exchange = None;
+        }
+        // Not left to the read: there is none while a next request waits already.
+        if let Poll::Ready(error) = self.poll_exchange(context) {
+            return Poll::Ready(Err(error));
+        }
         if self.poll_timer(context).is_ready() {
             context.waker().wake_by_ref();
         }

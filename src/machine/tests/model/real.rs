@@ -140,7 +140,7 @@ impl Real {
             epoch: u128::from_be_bytes(record.epoch.0),
             retry: match phase {
                 Phase::Idle => None,
-                Phase::Retrying { attempt, at } => Some((attempt as usize, at)),
+                Phase::Retrying { attempt, at, .. } => Some((attempt as usize, at)),
             },
             failed: record.kind() == StatusKind::Failed,
             tag_taken: matches!(&record.status, Status::Failed { reason, .. } if reason.starts_with("double_tagging")),
