@@ -23,6 +23,11 @@ const FORMAT_WITHOUT_LEDGERS: u8 = 1;
 const TABLES: usize = 10;
 const TABLES_WITHOUT_LEDGERS: usize = 6;
 
+/// fjall's threads for writing tables out and merging them. With as many as there are cores, which is its default, a small
+/// host's writes wait for a merge's end: one of two threads leaves merging to the other and spins meanwhile, and a lone
+/// one writes nothing out.
+const WORKERS: usize = 4;
+
 const FORMAT_KEY: &str = "format";
 const FJALL_MARKER: &str = "version";
 
@@ -112,7 +117,8 @@ impl Engine {
         let refused = |error: fjall::Error| open_error(&options.path, error);
         // IMPORTANT: counted before fjall opens the folder, which makes what it misses.
         let tables = tables(data).unwrap_or(0);
-        let db = Database::builder(data).cache_size(options.cache_size).open().map_err(refused)?;
+        let db =
+            Database::builder(data).cache_size(options.cache_size).worker_threads(WORKERS).open().map_err(refused)?;
         let found = check_format(&db, &options.path)?;
         if found == Some(FORMAT) && tables < TABLES {
             let detail = "data/keyspaces/* is missing".to_owned();
