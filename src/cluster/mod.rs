@@ -190,6 +190,16 @@ impl Cluster {
         tracing::info!(left, "shards were handed over; those that are left go to whoever takes them");
     }
 
+    /// Returns when the others have looked, and know that nothing is owned here any more. Until then they pass requests on
+    /// to here: each is refused and finds its owner, but what became of one whose connection is closed under it nobody
+    /// would know.
+    pub async fn noticed(&self) {
+        if self.stats.live.load(Ordering::Relaxed) > 1 {
+            let longest = (self.tick_ms as f64 * (1.0 + JITTER)) as i64;
+            self.clock.sleep_until_monotonic(self.clock.monotonic().saturating_add(longest)).await;
+        }
+    }
+
     /// Ends this instance's lease: its heartbeat goes, and whatever it still owns is free. Nothing may run any more.
     pub async fn end(&self) {
         self.ended.cancel();

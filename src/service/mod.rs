@@ -235,6 +235,9 @@ async fn run(
             if stopped.is_err() {
                 tracing::warn!("steps were still running when shutdown_timeout had passed; their result is unknown");
             }
+            if let Some(cluster) = &cluster {
+                cluster.noticed().await;
+            }
         };
         server.serve(shutdown, drain).await;
         check.abort();
