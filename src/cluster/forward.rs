@@ -183,8 +183,12 @@ impl Cluster {
             *asked += 1;
             ticket = *asked;
         });
-        // The sender lives as long as this.
-        let _ = answered.wait_for(|answered| *answered >= ticket).await;
+        tokio::select! {
+            // The sender lives as long as this.
+            _ = answered.wait_for(|answered| *answered >= ticket) => {}
+            // Who has left looks no more: what it knew last stands.
+            () = self.left.cancelled() => {}
+        }
     }
 
     /// Whether this instance's leases have run out because it can't reach the storage.

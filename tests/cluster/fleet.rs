@@ -52,7 +52,11 @@ impl Fleet {
             fleet.join();
         }
         let share = usize::from(SHARDS) / size;
-        fleet.until("a fair share for all", |fleet| (0..size).all(|at| fleet.owned(at).len() >= share)).await;
+        let is_fair = |fleet: &Self| {
+            let owned: Vec<_> = (0..size).map(|at| fleet.owned(at).len()).collect();
+            owned.iter().all(|owned| *owned >= share) && owned.iter().sum::<usize>() == usize::from(SHARDS)
+        };
+        fleet.until("a fair share for all, and none left", is_fair).await;
         fleet
     }
 

@@ -50,6 +50,22 @@ async fn occupied(machine: &str) -> (Town, Callee, Peer) {
 }
 
 #[tokio::test]
+async fn what_is_passed_on_to_one_who_has_left_is_refused_and_never_kept_until_it_is_gone() {
+    let (town, mut callee) = Town::of(2).await;
+    let machine = town.id_at(1).await;
+    started(&town, &mut callee, 1, &machine).await;
+    town.houses[1].stopper().cancel();
+    town.until(|all| all[1]["owned"] == 0).await;
+    let args = live::to(id(&machine), "go");
+    // It is there until the other one knows.
+    for _ in 0..10 {
+        let answer = town.ask::<Call>(1, &[("x-machinegun-forwarded", "abc")], &args).await;
+        assert!(answer.header("x-machinegun-not-owner").is_some(), "{answer:?}");
+        town.hand.advance(Duration::from_millis(LEASE_MS as u64 / 100));
+    }
+}
+
+#[tokio::test]
 async fn a_machine_is_reached_through_any_instance_and_its_processor_hears_the_same() {
     let (town, mut callee) = Town::of(2).await;
     let machine = town.id_at(1).await;
