@@ -128,8 +128,7 @@ pub struct KafkaProducer {
     pub ack_timeout: Duration,
     /// `required_acks`: default `all_isr`.
     pub required_acks: RequiredAcks,
-    /// `max_linger`: how long a message may wait for company, up to 1s. Default 0ms; where no reply waits for messages
-    /// it is 5ms at least.
+    /// `max_linger`: how long a message may wait for company, up to 1s. Default 0ms.
     #[serde(serialize_with = "duration::text")]
     pub max_linger: Duration,
     /// `max_linger_count`: how many messages may. Default 0.
