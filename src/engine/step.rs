@@ -26,8 +26,8 @@ use crate::woody::format_deadline;
 /// Milliseconds beyond its deadline after which a processor that still has not answered is given up.
 const GUARD_MS: i64 = 3_000;
 
-/// How often a step is begun, conflicts included: so often its processor may be asked.
-const MOST_ROUNDS: usize = 2;
+/// How often a step meets a conflict before it is given up: so often its processor may be asked.
+const MOST_CONFLICTS: usize = 2;
 
 /// Milliseconds between two puts of a commit of unknown result when the policy has no more delays.
 const LONGEST_WAIT_MS: i64 = 60_000;
@@ -36,9 +36,21 @@ const LONGEST_WAIT_MS: i64 = 60_000;
 enum Round {
     Committed(Answer),
     /// Nothing was written, and nothing was to be: the answer is as good as the record that it was decided on.
-    Unchanged(Answer),
+    Unchanged {
+        answer: Answer,
+        asked: bool,
+    },
     /// Another commit stands: all is to be dispatched again.
     Conflict,
+}
+
+/// What a round came to, once it is certain.
+pub(super) enum Ended {
+    Answered(Success),
+    /// Another commit stands than the one that this was to follow: all is to be dispatched again.
+    Conflict,
+    /// What was held is not what stands: all is to be dispatched again. Nobody was asked, and nothing was put.
+    Outdated,
 }
 
 /// A definite answer to a commit.
@@ -86,10 +98,14 @@ impl Worker {
 
     /// Works off an impact, from the top again after a conflict, until it is decided or the deadline has passed.
     pub(super) async fn step(&mut self, impact: &Impact, request: &Request) -> Result<Success, EngineError> {
-        for _ in 0..MOST_ROUNDS {
+        let mut conflicts = 0;
+        while conflicts < MOST_CONFLICTS {
             let record = self.load().await?;
-            if let Some(answer) = self.once(record.as_ref(), impact, request, &[]).await? {
-                return Ok(answer);
+            match self.once(record.as_ref(), impact, request, &[]).await? {
+                Ended::Answered(answer) => return Ok(answer),
+                Ended::Conflict => conflicts += 1,
+                // What is read now is no older than this turn, so this happens once, unless others go on and on.
+                Ended::Outdated => {}
             }
             self.conflict();
             if self.shared().clock.now() >= request.deadline {
@@ -99,24 +115,25 @@ impl Worker {
         Err(StorageError::Unavailable("other commits to this machine came between, time and again".to_owned()).into())
     }
 
-    /// One round: dispatch, ask, apply, commit. None: a conflict, or another commit stands than what an answer without
-    /// one was decided on. `waiting` are the notifications that a failing one holds back, itself included.
+    /// One round: dispatch, ask, apply, commit. `waiting` are the notifications that a failing one holds back, itself
+    /// included.
     pub(super) async fn once(
         &mut self,
         record: Option<&Arc<Record>>,
         impact: &Impact,
         request: &Request,
         waiting: &[NotificationId],
-    ) -> Result<Option<Success>, EngineError> {
+    ) -> Result<Ended, EngineError> {
         failpoint::reached_by(Failpoint::RecordRead, impact);
         match self.round(record, impact, request, waiting).await {
-            Ok(Round::Committed(answer)) => Ok(Some(answer?)),
-            Ok(Round::Conflict) => Ok(None),
-            Ok(Round::Unchanged(answer)) if self.is_certain(record).await? => Ok(Some(answer?)),
-            Ok(Round::Unchanged(_)) => Ok(None),
+            Ok(Round::Committed(answer)) => Ok(Ended::Answered(answer?)),
+            Ok(Round::Conflict) => Ok(Ended::Conflict),
+            Ok(Round::Unchanged { answer, .. }) if self.is_certain(record).await? => Ok(Ended::Answered(answer?)),
+            Ok(Round::Unchanged { asked: false, .. }) => Ok(Ended::Outdated),
+            Ok(Round::Unchanged { asked: true, .. }) => Ok(Ended::Conflict),
             // What was to be read with an outdated record may be gone by right.
             Err(EngineError::Storage(error @ StorageError::Corrupt(_))) => match self.stands(record).await {
-                Ok(false) => Ok(None),
+                Ok(false) => Ok(Ended::Conflict),
                 Ok(true) | Err(_) => Err(error.into()),
             },
             Err(error) => Err(error),
@@ -131,15 +148,15 @@ impl Worker {
         waiting: &[NotificationId],
     ) -> Result<Round, EngineError> {
         match machine::dispatch(record.map(|record| &**record), impact, self.shared().clock.now()) {
-            Dispatch::Answer(answer) => Ok(Round::Unchanged(answer)),
+            Dispatch::Answer(answer) => Ok(Round::Unchanged { answer, asked: false }),
             // For notifications alone, and they are looked at before.
-            Dispatch::Discard | Dispatch::Park => Ok(Round::Unchanged(Ok(Success::Done))),
+            Dispatch::Discard | Dispatch::Park => Ok(Round::Unchanged { answer: Ok(Success::Done), asked: false }),
             Dispatch::Decide => {
                 let older = match (impact, record) {
                     (Impact::Modernize { epoch, events }, Some(record)) => {
                         let events = self.still_older(record, events).await?;
                         if events.is_empty() {
-                            return Ok(Round::Unchanged(Ok(Success::Done)));
+                            return Ok(Round::Unchanged { answer: Ok(Success::Done), asked: false });
                         }
                         Some(Impact::Modernize { epoch: *epoch, events })
                     }
@@ -269,6 +286,7 @@ impl Worker {
             tag_taken: false,
         };
         let transient = matches!(outcome, Some(Outcome::Transient(_)));
+        let asked = outcome.is_some();
         let tagged = matches!(&outcome, Some(Outcome::Done { change, .. }) if change.action.tag.is_some());
         let record = record.map(|record| &**record);
         let (next, events, answer) = loop {
@@ -277,7 +295,9 @@ impl Worker {
             // Only a tag can be refused, and then all is decided again.
             let outcome = if tagged && !stamp.tag_taken { outcome.clone() } else { outcome.take() };
             let decision = machine::apply(record, impact, context, outcome, policy, stamp);
-            let Some(step) = decision.step else { return Ok(Round::Unchanged(decision.answer)) };
+            let Some(step) = decision.step else {
+                return Ok(Round::Unchanged { answer: decision.answer, asked });
+            };
             let mut next = step.record;
             if let Some(next) = &mut next {
                 self.stands_behind(record, next);

@@ -10,12 +10,11 @@ use super::NamespaceOptions;
 use super::error::EngineError;
 use super::namespace::Ticket;
 use super::schedule::Wanted;
+use super::step::Ended;
 use super::worker::Worker;
 use crate::clock::Stopwatch;
 use crate::failpoint::{self, Failpoint};
-use crate::machine::{
-    Dispatch, Impact, NotificationId, Phase, Record, RequestContext, Status, Success, Wake, dispatch, wishes,
-};
+use crate::machine::{Dispatch, Impact, NotificationId, Phase, Record, RequestContext, Status, Wake, dispatch, wishes};
 use crate::telemetry::metrics::{Scheduler, Stored};
 use crate::telemetry::trace::happened;
 use crate::wire::timestamp;
@@ -272,7 +271,7 @@ impl Worker {
                 let step = async {
                     let answer = self.once_measured(Some(&record), &impact, &request, &ids).await;
                     let woken = match answer {
-                        Ok(Some(_)) => {
+                        Ok(Ended::Answered(_)) => {
                             self.namespace.metrics.notification_success.inc();
                             happened!("notification delivered");
                             more
@@ -355,11 +354,11 @@ impl Worker {
         step.instrument(scope).await
     }
 
-    fn concluded(&self, record: &Record, answer: Result<Option<Success>, EngineError>) -> Woken {
+    fn concluded(&self, record: &Record, answer: Result<Ended, EngineError>) -> Woken {
         match answer {
-            Ok(Some(_)) => Woken::Done,
+            Ok(Ended::Answered(_)) => Woken::Done,
             // What was true of the record that was woken need not be true of the one that stands there now.
-            Ok(None) => {
+            Ok(Ended::Conflict | Ended::Outdated) => {
                 self.conflict();
                 Woken::Again
             }

@@ -17,6 +17,7 @@ use super::owner::Ownership;
 use super::patience::{Begun, Store};
 use super::registry::{Cell, Seat};
 use super::schedule::Wanted;
+use super::step::Ended;
 use super::{Request, Shared};
 use crate::clock::Stopwatch;
 use crate::failpoint::{self, Failpoint};
@@ -406,7 +407,7 @@ impl Worker {
         impact: &Impact,
         request: &Request,
         waiting: &[NotificationId],
-    ) -> Result<Option<Success>, EngineError> {
+    ) -> Result<Ended, EngineError> {
         let watch = self.begun(impact);
         let span = self.running(impact);
         let answer = self.once(record, impact, request, waiting).instrument(span).await;

@@ -304,9 +304,7 @@ async fn a_machine_that_was_shed_while_it_worked_is_not_counted(mg: Mg) {
     gate.open();
     assert_eq!(running.await, ok("running"));
     until(|| mg.metric("machinegun_workers", "ns") <= 2).await;
-    for _ in 0..16 {
-        tokio::task::yield_now().await;
-    }
+    mg.quiet().await;
     let held = mg.engine.cached_bytes() as i64;
     let each = held / mg.metric("machinegun_workers", "ns").max(1);
     assert!((2_000..3_000).contains(&each), "{held} bytes for {} workers", mg.metric("machinegun_workers", "ns"));

@@ -145,9 +145,7 @@ async fn no_other_step_begins_while_a_commit_is_unknown(mg: Mg) {
     let first = mg.ask("m", call("first"));
     let second = mg.ask("m", call("second"));
     until(|| mg.storage.commits().len() == 2).await;
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
+    mg.quiet().await;
     assert_eq!(mg.processor.count(), 2);
     // Readers see the last commit that is known.
     assert_eq!(mg.events("m").await, []);

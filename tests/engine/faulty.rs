@@ -63,6 +63,9 @@ pub struct UnderWay(Arc<Mutex<Vec<Commit>>>);
 /// A commit's name, and whether it puts a record.
 type Mark = (MachineKey, Option<CommitId>, bool);
 
+/// A request has ended, or nobody waits for it any more.
+struct Answered<'a>(&'a AtomicUsize);
+
 pub struct Faulty {
     inner: Arc<dyn Storage>,
     faults: Mutex<VecDeque<Fault>>,
@@ -93,10 +96,20 @@ pub struct Faulty {
     /// Notifications' puts that were answered.
     pub entries: AtomicUsize,
     pub scans: AtomicUsize,
+    /// Requests that the store itself has not answered: the clock of a test that waits for one must stand still.
+    asked: AtomicUsize,
     /// The shards that the last scan was of.
     pub scanned: Mutex<Option<Vec<Shard>>>,
     /// Epochs whose events were deleted.
     pub deleted: Mutex<Vec<Epoch>>,
+}
+
+// === impl Answered ===
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 // === impl Faulty ===
@@ -124,6 +137,7 @@ impl Faulty {
             notification_reads: AtomicUsize::new(0),
             entries: AtomicUsize::new(0),
             scans: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
             scanned: Mutex::default(),
             deleted: Mutex::default(),
         })
@@ -175,6 +189,18 @@ impl Faulty {
         &self.inner
     }
 
+    /// Whether nothing is asked of the store itself. What waits at a gate has not come to it.
+    pub fn is_idle(&self) -> bool {
+        self.asked.load(Ordering::SeqCst) == 0
+    }
+
+    /// A request to the store itself.
+    async fn inside<T>(&self, request: impl Future<Output = T>) -> T {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let _answered = Answered(&self.asked);
+        request.await
+    }
+
     fn up(&self) -> Result<(), StorageError> {
         if self.down.load(Ordering::SeqCst) { Err(unavailable()) } else { Ok(()) }
     }
@@ -207,7 +233,7 @@ impl Faulty {
             self.land(&key).await;
         }
         if !self.is_unlucky(&key, true) {
-            return self.inner.commit(commit).await;
+            return self.inside(self.inner.commit(commit)).await;
         }
         use Accident::{Landed, LateAfter, LateBefore, Overtaken, Refused, UnknownDone, UnknownLate, UnknownNever};
         let all = [Refused, UnknownDone, UnknownLate, UnknownNever, Overtaken, LateBefore, LateAfter];
@@ -216,21 +242,21 @@ impl Faulty {
         match accident {
             Refused => return Outcome::Refused(unavailable()),
             Landed => unreachable!("it happens to earlier commits"),
-            UnknownDone => drop(self.inner.commit(commit).await),
+            UnknownDone => drop(self.inside(self.inner.commit(commit)).await),
             UnknownLate => self.under_way.0.lock().unwrap().push(commit),
             UnknownNever => {}
             Overtaken => {
-                if self.inner.read(&key, None).await.is_ok_and(|found| found.is_some()) {
+                if self.inside(self.inner.read(&key, None)).await.is_ok_and(|found| found.is_some()) {
                     self.intrude(&key, |record| record).await;
                 }
-                return self.inner.commit(commit).await;
+                return self.inside(self.inner.commit(commit)).await;
             }
             LateBefore => {
                 self.dawdle(&key, true).await;
-                return self.inner.commit(commit).await;
+                return self.inside(self.inner.commit(commit)).await;
             }
             LateAfter => {
-                let answer = self.inner.commit(commit).await;
+                let answer = self.inside(self.inner.commit(commit)).await;
                 self.dawdle(&key, true).await;
                 return answer;
             }
@@ -245,7 +271,7 @@ impl Faulty {
             .partition(|commit| commit.key == *key && self.roll(key, true, 3) == 0);
         self.under_way.0.lock().unwrap().extend(flying);
         for commit in landing {
-            if self.inner.commit(commit).await == Outcome::Committed {
+            if self.inside(self.inner.commit(commit)).await == Outcome::Committed {
                 self.accidents.lock().unwrap().push(Accident::Landed);
             }
         }
@@ -258,6 +284,7 @@ impl Faulty {
         request: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
         self.up()?;
+        let request = self.inside(request);
         if !self.is_unlucky(key, false) {
             return request.await;
         }
@@ -278,7 +305,7 @@ impl Faulty {
 
     /// A notification's put: done or not, and told or not.
     async fn enter(&self, key: &MachineKey, it: &Notification, due: i64) -> Outcome {
-        let put = self.inner.put_notification(key, it, due);
+        let put = self.inside(self.inner.put_notification(key, it, due));
         let fault = self.entry_faults.lock().unwrap().pop_front();
         match fault {
             Some(Fault::Refuse) => return Outcome::Refused(unavailable()),
@@ -345,24 +372,25 @@ impl Faulty {
             Some(Fault::Refuse) => Outcome::Refused(unavailable()),
             Some(Fault::Unknown { applied }) => {
                 if applied {
-                    self.inner.commit(commit).await;
+                    self.inside(self.inner.commit(commit)).await;
                 }
                 Outcome::Unknown(unavailable())
             }
             Some(Fault::Intrude(change)) => {
                 self.intrude(&commit.key, change).await;
-                self.inner.commit(commit).await
+                self.inside(self.inner.commit(commit)).await
             }
             Some(Fault::Hold(gate)) => {
                 gate.pass().await;
-                self.inner.commit(commit).await
+                self.inside(self.inner.commit(commit)).await
             }
             Some(Fault::Panic) => panic!("the test has it so"),
         }
     }
 
     async fn intrude(&self, key: &MachineKey, change: impl FnOnce(Record) -> Record) {
-        let Loaded { record, .. } = self.inner.read(key, None).await.unwrap().expect("a machine to intrude on");
+        let Loaded { record, .. } =
+            self.inside(self.inner.read(key, None)).await.unwrap().expect("a machine to intrude on");
         let next =
             change(Record { commit: CommitId(random_bytes()), earlier: record.history_of_commits(), ..record.clone() });
         let commit = Commit {
@@ -376,7 +404,7 @@ impl Faulty {
             tag: None,
             ledgers: Vec::new(),
         };
-        assert_eq!(self.inner.commit(commit).await, Outcome::Committed);
+        assert_eq!(self.inside(self.inner.commit(commit)).await, Outcome::Committed);
     }
 }
 
@@ -464,7 +492,7 @@ impl Storage for Faulty {
 
     async fn tagged(&self, ns: &Namespace, tag: &[u8]) -> Result<Option<MachineId>, StorageError> {
         self.up()?;
-        self.inner.tagged(ns, tag).await
+        self.inside(self.inner.tagged(ns, tag)).await
     }
 
     fn has_tags(&self) -> bool {
@@ -491,7 +519,7 @@ impl Storage for Faulty {
         limit: usize,
     ) -> Result<Vec<Due>, StorageError> {
         let answer = match self.up() {
-            Ok(()) => self.inner.dues(shards, until, after, limit).await,
+            Ok(()) => self.inside(self.inner.dues(shards, until, after, limit)).await,
             Err(error) => Err(error),
         };
         // At the end, so who sees it here knows what was found.
@@ -502,6 +530,6 @@ impl Storage for Faulty {
 
     async fn machines(&self, of: &Listing, after: Option<&Bytes>, limit: usize) -> Result<MachinePage, StorageError> {
         self.up()?;
-        self.inner.machines(of, after, limit).await
+        self.inside(self.inner.machines(of, after, limit)).await
     }
 }

@@ -27,9 +27,7 @@ async fn answered(mg: &World, mut asked: Asked) -> Answer {
             return answer;
         }
         mg.advance(50);
-        for _ in 0..20 {
-            tokio::task::yield_now().await;
-        }
+        mg.quiet().await;
     }
 }
 
@@ -56,9 +54,7 @@ async fn a_store_that_is_gone_for_minutes_is_told_soon_and_nothing_is_lost(mg: M
     // The timer is due, and is woken again and again, by its worker and after that worker has left.
     for _ in 0..3_000 {
         mg.advance(100);
-        for _ in 0..5 {
-            tokio::task::yield_now().await;
-        }
+        mg.quiet().await;
     }
     mg.storage.down.store(false, Ordering::SeqCst);
     mg.processor.behave(|question| match question.machine.id.as_ref() {

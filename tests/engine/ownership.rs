@@ -25,6 +25,7 @@ on_every_shared_storage!(
     a_hot_call_reads_nothing,
     an_outdated_machine_is_never_shown,
     an_outdated_refusal_is_decided_again,
+    a_step_that_began_with_an_outdated_view_outlives_a_conflict_like_any_other,
     an_outdated_answer_to_a_look_is_asked_for_again,
     a_refusal_is_not_given_when_storage_cannot_be_asked,
     a_machine_that_was_not_found_is_looked_for_again,
@@ -162,15 +163,32 @@ async fn an_outdated_refusal_is_decided_again(mg: Mg) {
     b.fail("m").await;
     a.processor.then(reply("repaired"));
     assert_eq!(a.ask("m", repair("x")).await, ok("repaired"), "not: it is working");
+    // What it has left to do after a repair is a commit too.
+    a.settle().await;
     b.fail("m").await;
     assert_eq!(a.ask("m", Impact::SimpleRepair).await.map(drop), Ok(()), "not: it is working");
+    a.settle().await;
     a.fail("m").await;
     b.ask("m", Impact::SimpleRepair).await.unwrap();
+    b.settle().await;
     assert_eq!(a.call("m", "x").await, ok("x"), "not: it has failed");
     b.ask("m", Impact::Remove).await.unwrap();
+    b.settle().await;
     assert_eq!(a.init("m").await.map(drop), Ok(()), "not: it exists");
     b.ask("m", Impact::Remove).await.unwrap();
+    b.settle().await;
     assert_eq!(a.ask("m", Impact::SimpleRepair).await, Err(Refusal::MachineNotFound.into()), "not: it is working");
+}
+
+async fn a_step_that_began_with_an_outdated_view_outlives_a_conflict_like_any_other(mg: Mg) {
+    let (a, b) = rivals(&mg).await;
+    a.machine("m", done()).await;
+    b.fail("m").await;
+    // That it works is outdated. Then another commit comes between: that is the first conflict, not the second.
+    a.storage.then(crate::faulty::Fault::Intrude(Box::new(|record| record)));
+    a.processor.then(reply("one")).then(reply("repaired"));
+    assert_eq!(a.ask("m", repair("x")).await, ok("repaired"));
+    assert_eq!(a.processor.asks(), ["init ", "repair x", "repair x"]);
 }
 
 async fn an_outdated_answer_to_a_look_is_asked_for_again(mg: Mg) {

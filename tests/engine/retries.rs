@@ -179,9 +179,7 @@ async fn a_timer_whose_commit_is_refused_is_fired_again_later(mg: Mg) {
     // 10, 20, 40 … milliseconds: the retries end within the deadline of one second.
     for _ in 0..20 {
         mg.advance(50);
-        for _ in 0..16 {
-            tokio::task::yield_now().await;
-        }
+        mg.quiet().await;
     }
     mg.settle().await;
     assert_eq!(timeouts(&mg), 1);

@@ -221,9 +221,7 @@ async fn capacity_bounds_how_many_machines_are_woken_at_once(mg: Mg) {
     let [a, b, mut c] = <[_; 3]>::try_from(gates).ok().unwrap();
     // Two run; a call on the third shows that its worker is idle.
     drop(b);
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
+    mg.quiet().await;
     assert_eq!(timeouts(&mg), 2);
     a.open();
     c.reached().await;

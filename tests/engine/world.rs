@@ -479,7 +479,8 @@ impl World {
     /// Fails the machine by a call.
     pub async fn fail(&self, machine: &str) {
         self.processor.then(crate::scripted::unexpected());
-        self.call(machine, "fail").await.unwrap_err();
+        let answer = self.call(machine, "fail").await;
+        assert_eq!(answer, Err(machinegun::machine::Refusal::MachineFailed.into()), "it fails by this call");
     }
 
     pub async fn notify(&self, machine: &str, args: &str) -> Result<NotificationId, EngineError> {
@@ -531,7 +532,8 @@ impl World {
         let mut quiet = 0;
         while quiet < 32 {
             tokio::task::yield_now().await;
-            quiet = if task_finished.get() + waiting == task_created.get() { quiet + 1 } else { 0 };
+            let worked_off = task_finished.get() + waiting == task_created.get() && self.storage.is_idle();
+            quiet = if worked_off { quiet + 1 } else { 0 };
         }
     }
 
@@ -548,10 +550,13 @@ impl World {
         }
     }
 
-    /// Everything goes on as far as it can without time: enough turns for each task to have had its own.
+    /// Everything goes on as far as it can without the engine's time: the store has answered all that it was asked, and
+    /// there were enough turns for each task to have had its own.
     pub async fn quiet(&self) {
-        for _ in 0..64 {
+        let mut quiet = 0;
+        while quiet < 64 {
             tokio::task::yield_now().await;
+            quiet = if self.storage.is_idle() { quiet + 1 } else { 0 };
         }
     }
 
