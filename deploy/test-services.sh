@@ -121,9 +121,12 @@ dynamodb() {
     fail "dynoxide does not start: $(tail -n 5 "$data/log")"
 }
 
-# In the place of the shell that runs it. A small heap, and no more compiling than a short life is worth.
+# In the place of the shell that runs it. By default a small heap, and no more compiling than a short life is worth.
 kafka_java() {
-    exec java -Xmx320m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+    local options=${TEST_KAFKA_JAVA_OPTIONS:--Xmx320m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC}
+    # Several words on purpose.
+    # shellcheck disable=SC2086
+    exec java $options -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
         -cp "$KAFKA/*" "$@"
 }
 

@@ -1,4 +1,7 @@
 //! Calls in a closed loop: each caller waits for its answer before it calls again.
+//!
+//! Hosts are never as quiet as one would like, and slower in one minute than in the next. So what is to be compared runs
+//! at once and is called by turns, and what counts is the median of the rounds' ratios.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::broker::Broker;
 use crate::caller::{Caller, Message};
-use crate::report::{Bar, Commits, Level, Report};
+use crate::report::{Bar, Commits, Level, Report, Round};
 use crate::service::{Service, Setting, SinkKind, StorageKind};
 use crate::{Failure, disk, host, loopback, processor, report};
 
@@ -28,6 +31,8 @@ const FED_BAR: f64 = 0.75;
 const DEAD_BAR: f64 = 1.5;
 const NO_SINK: &str = "none";
 const KAFKA: &str = "kafka";
+/// The same service as [`NO_SINK`], by turns with [`DEAD_KAFKA`].
+const NO_SINK_AGAIN: &str = "none again";
 const DEAD_KAFKA: &str = "dead kafka";
 const SYNCS_FOR: Duration = Duration::from_secs(3);
 
@@ -36,9 +41,12 @@ pub struct Options {
     /// Callers at once, one level after the other.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
     concurrency: Vec<usize>,
-    /// Of each level, after its warm-up.
+    /// Of each level, after its warm-up, all rounds together.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Turns that the services take at each level, where there are several.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     #[arg(long, default_value_t = 2)]
     warm_up: u64,
     /// Machines that the calls go round.
@@ -46,7 +54,8 @@ pub struct Options {
     machines: usize,
     #[arg(long, value_enum, default_value_t = StorageKind::Embedded)]
     storage: StorageKind,
-    /// Measures also with a sink that gets every event, and with that sink dead.
+    /// Measures also a service with a sink that gets every event, by turns with the one without, and then one whose sink
+    /// is dead.
     #[arg(long, value_enum, default_value_t = SinkKind::None)]
     sink: SinkKind,
     /// Milliseconds that a message to that sink waits for others to share its request: `producer.max_linger`.
@@ -60,11 +69,32 @@ pub struct Options {
     save: Option<String>,
 }
 
-/// What a level's callers have seen.
+/// A service that is measured, on a store of its own.
+struct Contender<'a> {
+    sink: &'static str,
+    service: Service,
+    messages: Arc<[Message]>,
+    /// Which it feeds.
+    broker: Option<&'a Broker>,
+}
+
+/// What a round's callers have seen.
 struct Seen {
     latencies: Histogram<u64>,
     errors: u64,
     first_error: Option<String>,
+}
+
+/// One contender's rounds at one level, together.
+struct Tally {
+    seen: Seen,
+    elapsed: Duration,
+    cpu: Duration,
+    broker_cpu: Duration,
+    /// What the service's metrics have grown by.
+    grown: HashMap<String, f64>,
+    max_batch: u64,
+    rounds: Vec<Round>,
 }
 
 pub fn run(options: &Options) -> Result<(), Failure> {
@@ -77,12 +107,23 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let loopback = loopback::measure()?;
     // One thread for clients and processor: the fewer of the cores' switches are theirs.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut seen = runtime.block_on(levels(options, folder.path(), NO_SINK, None))?;
+    let path = folder.path();
+    let bare = runtime.block_on(Contender::start(options, path, NO_SINK, None))?;
+    let mut seen = Vec::new();
     if options.sink == SinkKind::Kafka {
         let mut broker = Broker::start()?;
-        seen.extend(runtime.block_on(levels(options, folder.path(), KAFKA, Some(&broker)))?);
+        let both = [bare, runtime.block_on(Contender::start(options, path, KAFKA, Some(&broker)))?];
+        seen.extend(runtime.block_on(levels(options, &both))?);
+        let [Contender { service, messages, .. }, fed] = both;
+        fed.service.stop()?;
         broker.kill()?;
-        seen.extend(runtime.block_on(levels(options, folder.path(), DEAD_KAFKA, Some(&broker)))?);
+        let bare = Contender { sink: NO_SINK_AGAIN, service, messages, broker: None };
+        let both = [bare, runtime.block_on(Contender::start(options, path, DEAD_KAFKA, Some(&broker)))?];
+        seen.extend(runtime.block_on(levels(options, &both))?);
+        both.into_iter().try_for_each(|it| it.service.stop())?;
+    } else {
+        seen.extend(runtime.block_on(levels(options, std::slice::from_ref(&bare)))?);
+        bare.service.stop()?;
     }
     let bars = bars(&seen, fdatasync.p50_us, options.storage);
     let report = Report {
@@ -103,43 +144,28 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One run of a service that is new, on a store of its own.
-async fn levels(
-    options: &Options,
-    folder: &std::path::Path,
-    sink: &'static str,
-    broker: Option<&Broker>,
-) -> Result<Vec<Level>, Failure> {
-    let folder = &folder.join(sink);
-    std::fs::create_dir(folder)?;
-    let processor = processor::start(Duration::ZERO).await?;
-    let broker = broker.map(|it| &*it.address);
-    let service = Service::start(
-        folder,
-        &Setting { broker, linger: options.linger, ..Setting::new(options.storage, processor) },
-    )?;
-    println!("the service is process {}", service.pid());
-    let ids: Vec<String> = (0..options.machines).map(|it| format!("machine-{it}")).collect();
-    start_machines(&service, &ids).await?;
-    let messages: Arc<[Message]> = ids.iter().map(|id| Message::call(id)).collect();
+/// All levels, at each of them the contenders by turns.
+async fn levels(options: &Options, contenders: &[Contender<'_>]) -> Result<Vec<Level>, Failure> {
     let mut levels = Vec::new();
-    for concurrency in &options.concurrency {
-        let mut seen = Caller::connect(service.address, 0).await?;
-        level(&service, &messages, *concurrency, options.warm_up).await?;
-        let (before, cpu) = (numbers(&seen.metrics().await?), service.cpu()?);
-        let watch = Stopwatch::start();
-        let counted = level(&service, &messages, *concurrency, options.seconds).await?;
-        let (cpu, elapsed) = (service.cpu()? - cpu, watch.elapsed());
-        // An idle connection may have been closed meanwhile.
-        let mut after = Caller::connect(service.address, 0).await?;
-        let after = numbers(&after.metrics().await?);
-        if let Some(error) = &counted.first_error {
-            println!("first error at {concurrency} callers: {error}");
+    for concurrency in options.concurrency.iter().copied() {
+        let mut tallies = Vec::new();
+        for contender in contenders.iter() {
+            let warm_up = Duration::from_secs(options.warm_up);
+            round(&contender.service, &contender.messages, concurrency, warm_up).await?;
+            tallies.push(Tally::new()?);
         }
-        let level = summary(*concurrency, &counted, cpu, elapsed, &before, &after);
-        levels.push(Level { sink, ..level });
+        for _ in 0..options.rounds {
+            for (contender, tally) in contenders.iter().zip(&mut tallies) {
+                contender.measure(concurrency, Duration::from_secs(options.seconds) / options.rounds, tally).await?;
+            }
+        }
+        for (contender, tally) in contenders.iter().zip(tallies) {
+            if let Some(error) = &tally.seen.first_error {
+                println!("first error at {concurrency} callers, sink {}: {error}", contender.sink);
+            }
+            levels.push(tally.level(concurrency, contender));
+        }
     }
-    service.stop()?;
     Ok(levels)
 }
 
@@ -158,14 +184,13 @@ pub async fn start_machines(service: &Service, ids: &[String]) -> Result<(), Fai
     starters.join_all().await.into_iter().collect()
 }
 
-/// Calls for so many seconds. Each caller has machines of its own, so that none waits for another's turn.
-async fn level(
+/// Calls for so long. Each caller has machines of its own, so that none waits for another's turn.
+async fn round(
     service: &Service,
     messages: &Arc<[Message]>,
     concurrency: usize,
-    seconds: u64,
+    during: Duration,
 ) -> Result<Seen, Failure> {
-    let during = Duration::from_secs(seconds);
     let mut connected = Vec::new();
     for number in 0..concurrency {
         connected.push(Caller::connect(service.address, number).await?);
@@ -203,37 +228,6 @@ async fn level(
     Ok(all)
 }
 
-fn summary(
-    concurrency: usize,
-    seen: &Seen,
-    cpu: Duration,
-    elapsed: Duration,
-    before: &HashMap<String, f64>,
-    after: &HashMap<String, f64>,
-) -> Level {
-    let calls = seen.latencies.len();
-    let grown = |name: &str| Some(after.get(name)? - before.get(name)?);
-    let commits = grown("machinegun_commit_batches_total").filter(|batches| *batches > 0.0).map(|batches| Commits {
-        batches: batches as u64,
-        writes_per_batch: grown("machinegun_commit_writes_total").unwrap_or(0.0) / batches,
-        sync_us: grown("machinegun_commit_sync_seconds_sum").unwrap_or(0.0) * 1e6 / batches,
-        max_batch: after.get("machinegun_commit_max_batch").copied().unwrap_or(0.0) as u64,
-    });
-    Level {
-        concurrency,
-        sink: NO_SINK,
-        seconds: elapsed.as_secs_f64(),
-        calls,
-        errors: seen.errors,
-        calls_per_second: calls as f64 / elapsed.as_secs_f64(),
-        p50_us: seen.latencies.value_at_quantile(0.5),
-        p99_us: seen.latencies.value_at_quantile(0.99),
-        p999_us: seen.latencies.value_at_quantile(0.999),
-        service_cpu_us_per_call: cpu.as_micros() as f64 / calls.max(1) as f64,
-        commits,
-    }
-}
-
 /// The metrics without labels.
 pub fn numbers(text: &str) -> HashMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -255,12 +249,12 @@ fn bars(levels: &[Level], sync_us: u64, storage: StorageKind) -> Vec<Bar> {
     }
     let at = |sink, callers| levels.iter().find(|it: &&Level| it.sink == sink && it.concurrency == callers);
     if let (Some(bare), Some(fed)) = (at(NO_SINK, BUSY), at(KAFKA, BUSY)) {
-        let share = fed.calls_per_second / bare.calls_per_second;
+        let share = ratio(fed, bare, |round| round.calls_per_second);
         let promise = format!("with a Kafka sink at least {FED_BAR} of the Calls/s at {BUSY} callers");
         bars.push(Bar { promise, seen: format!("{share:.2}"), ok: share >= FED_BAR });
     }
-    if let (Some(bare), Some(dead)) = (at(NO_SINK, BUSY), at(DEAD_KAFKA, BUSY)) {
-        let factor = dead.p99_us as f64 / bare.p99_us as f64;
+    if let (Some(bare), Some(dead)) = (at(NO_SINK_AGAIN, BUSY), at(DEAD_KAFKA, BUSY)) {
+        let factor = ratio(dead, bare, |round| round.p99_us as f64);
         let promise = format!("with a dead Kafka at most {DEAD_BAR} times the p99 at {BUSY} callers");
         bars.push(Bar { promise, seen: format!("{factor:.2}"), ok: factor <= DEAD_BAR });
     }
@@ -276,4 +270,104 @@ fn bars(levels: &[Level], sync_us: u64, storage: StorageKind) -> Vec<Bar> {
         bars.push(Bar { promise, seen: alone.p50_us.to_string(), ok: (low..=high).contains(&alone.p50_us) });
     }
     bars
+}
+
+/// The median of the rounds' ratios.
+fn ratio(of: &Level, to: &Level, figure: impl Fn(&Round) -> f64) -> f64 {
+    let mut ratios: Vec<f64> = of.rounds.iter().zip(&to.rounds).map(|(of, to)| figure(of) / figure(to)).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+// === impl Contender ===
+
+impl<'a> Contender<'a> {
+    async fn start(
+        options: &Options,
+        folder: &std::path::Path,
+        sink: &'static str,
+        broker: Option<&'a Broker>,
+    ) -> Result<Self, Failure> {
+        let folder = &folder.join(sink);
+        std::fs::create_dir(folder)?;
+        let processor = processor::start(Duration::ZERO).await?;
+        let address = broker.map(|it| &*it.address);
+        let setting = Setting { broker: address, linger: options.linger, ..Setting::new(options.storage, processor) };
+        let service = Service::start(folder, &setting)?;
+        println!("the service with sink {sink} is process {}", service.pid());
+        let ids: Vec<String> = (0..options.machines).map(|it| format!("machine-{it}")).collect();
+        start_machines(&service, &ids).await?;
+        Ok(Self { sink, service, messages: ids.iter().map(|id| Message::call(id)).collect(), broker })
+    }
+
+    /// One round more.
+    async fn measure(&self, concurrency: usize, during: Duration, tally: &mut Tally) -> Result<(), Failure> {
+        let broker_cpu = || self.broker.filter(|_| self.sink == KAFKA).map_or(Ok(Duration::ZERO), Broker::cpu);
+        // Connections of their own: an idle one may have been closed meanwhile.
+        let before = numbers(&Caller::connect(self.service.address, 0).await?.metrics().await?);
+        let (cpu, of_broker) = (self.service.cpu()?, broker_cpu()?);
+        let watch = Stopwatch::start();
+        let seen = round(&self.service, &self.messages, concurrency, during).await?;
+        let elapsed = watch.elapsed();
+        tally.cpu += self.service.cpu()? - cpu;
+        tally.broker_cpu += broker_cpu()? - of_broker;
+        tally.elapsed += elapsed;
+        let after = numbers(&Caller::connect(self.service.address, 0).await?.metrics().await?);
+        for (name, value) in &after {
+            *tally.grown.entry(name.clone()).or_default() += value - before.get(name).copied().unwrap_or(0.0);
+        }
+        tally.max_batch = after.get("machinegun_commit_max_batch").copied().unwrap_or(0.0) as u64;
+        tally.rounds.push(Round {
+            calls_per_second: seen.latencies.len() as f64 / elapsed.as_secs_f64(),
+            p99_us: seen.latencies.value_at_quantile(0.99),
+        });
+        tally.seen.latencies.add(&seen.latencies)?;
+        tally.seen.errors += seen.errors;
+        tally.seen.first_error = tally.seen.first_error.take().or(seen.first_error);
+        Ok(())
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            seen: Seen { latencies: Histogram::new(3)?, errors: 0, first_error: None },
+            elapsed: Duration::ZERO,
+            cpu: Duration::ZERO,
+            broker_cpu: Duration::ZERO,
+            grown: HashMap::new(),
+            max_batch: 0,
+            rounds: Vec::new(),
+        })
+    }
+
+    fn level(self, concurrency: usize, contender: &Contender<'_>) -> Level {
+        let Seen { latencies, errors, .. } = self.seen;
+        let calls = latencies.len();
+        let per_call = |cpu: Duration| cpu.as_micros() as f64 / calls.max(1) as f64;
+        let grown = |name: &str| self.grown.get(name).copied().unwrap_or(0.0);
+        let batches = Some(grown("machinegun_commit_batches_total")).filter(|batches| *batches > 0.0);
+        Level {
+            concurrency,
+            sink: contender.sink,
+            seconds: self.elapsed.as_secs_f64(),
+            calls,
+            errors,
+            calls_per_second: calls as f64 / self.elapsed.as_secs_f64(),
+            p50_us: latencies.value_at_quantile(0.5),
+            p99_us: latencies.value_at_quantile(0.99),
+            p999_us: latencies.value_at_quantile(0.999),
+            service_cpu_us_per_call: per_call(self.cpu),
+            broker_cpu_us_per_call: Some(per_call(self.broker_cpu)).filter(|cpu| *cpu > 0.0),
+            commits: batches.map(|batches| Commits {
+                batches: batches as u64,
+                writes_per_batch: grown("machinegun_commit_writes_total") / batches,
+                sync_us: grown("machinegun_commit_sync_seconds_sum") * 1e6 / batches,
+                max_batch: self.max_batch,
+            }),
+            rounds: self.rounds,
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -37,6 +38,34 @@ impl Host {
             load_average: load.split(' ').next().unwrap_or_default().to_owned(),
         })
     }
+}
+
+/// CPU time of all threads of a process so far, in user and kernel.
+pub fn cpu(pid: u32) -> Result<Duration, Failure> {
+    let ticks: Result<Vec<u64>, _> = stat(pid)?.iter().skip(11).take(2).map(|ticks| ticks.parse()).collect();
+    let ticks: u64 = ticks?.iter().sum();
+    Ok(Duration::from_micros(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()))
+}
+
+/// The processes that one has started and that live.
+pub fn children(pid: u32) -> Result<Vec<u32>, Failure> {
+    let mut children = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(process) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // It may have ended meanwhile.
+        if stat(process).is_ok_and(|stat| stat.get(1).is_some_and(|parent| *parent == pid.to_string())) {
+            children.push(process);
+        }
+    }
+    Ok(children)
+}
+
+/// What follows a process' name in /proc/PID/stat.
+fn stat(pid: u32) -> Result<Vec<String>, Failure> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may hold anything; what follows its last parenthesis is a letter and numbers.
+    let (_, rest) = stat.rsplit_once(')').ok_or("/proc/PID/stat is malformed")?;
+    Ok(rest.split_whitespace().map(str::to_owned).collect())
 }
 
 /// A folder of one run's own, gone with it: in `dir`, or below the build's `target/`. Never in memory, where a sync

@@ -40,8 +40,18 @@ pub struct Level {
     pub p999_us: u64,
     /// Of the service alone, in user and kernel, all threads.
     pub service_cpu_us_per_call: f64,
+    /// Of the broker that it feeds, while it lives.
+    pub broker_cpu_us_per_call: Option<f64>,
     /// None where nothing is synced.
     pub commits: Option<Commits>,
+    pub rounds: Vec<Round>,
+}
+
+/// One turn of a level.
+#[derive(Debug, Serialize)]
+pub struct Round {
+    pub calls_per_second: f64,
+    pub p99_us: u64,
 }
 
 /// Of the embedded store's writer.
@@ -72,7 +82,7 @@ impl Report {
         println!("loopback round trip: p50 {} us, p99 {} us", self.loopback.p50_us, self.loopback.p99_us);
         println!("storage {}, {} machines, commit {}", self.storage, self.machines, self.commit);
         println!(
-            "{:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>13} {:>7} {:>12} {:>9}",
+            "{:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>13} {:>9} {:>7} {:>12} {:>9}",
             "callers",
             "sink",
             "Calls/s",
@@ -80,6 +90,7 @@ impl Report {
             "p99 us",
             "p99.9 us",
             "CPU us/Call",
+            "broker's",
             "errors",
             "writes/batch",
             "sync us"
@@ -88,8 +99,9 @@ impl Report {
             let (writes, sync) = level.commits.as_ref().map_or_else(Default::default, |it| {
                 (format!("{:.1}", it.writes_per_batch), format!("{:.0}", it.sync_us))
             });
+            let broker = level.broker_cpu_us_per_call.map_or_else(String::new, |cpu| format!("{cpu:.1}"));
             println!(
-                "{:>7} {:>11} {:>9.0} {:>9} {:>9} {:>9} {:>13.1} {:>7} {writes:>12} {sync:>9}",
+                "{:>7} {:>11} {:>9.0} {:>9} {:>9} {:>9} {:>13.1} {broker:>9} {:>7} {writes:>12} {sync:>9}",
                 level.concurrency,
                 level.sink,
                 level.calls_per_second,

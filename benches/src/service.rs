@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
-use crate::Failure;
+use crate::{Failure, host};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StorageKind {
@@ -139,12 +139,7 @@ impl Service {
 
     /// CPU time of all its threads so far, in user and kernel.
     pub fn cpu(&self) -> Result<Duration, Failure> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name of the process may hold anything; what follows its last parenthesis is numbers.
-        let (_, numbers) = stat.rsplit_once(')').ok_or("/proc/PID/stat is malformed")?;
-        let ticks: Result<Vec<u64>, _> = numbers.split_whitespace().skip(11).take(2).map(str::parse).collect();
-        let ticks: u64 = ticks?.iter().sum();
-        Ok(Duration::from_micros(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()))
+        host::cpu(self.child.id())
     }
 
     /// Bytes of memory that it has of its own, now and at the most so far.
