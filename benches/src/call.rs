@@ -35,6 +35,8 @@ const KAFKA: &str = "kafka";
 const NO_SINK_AGAIN: &str = "none again";
 const DEAD_KAFKA: &str = "dead kafka";
 const SYNCS_FOR: Duration = Duration::from_secs(3);
+/// A broker compiles itself in its first half a minute under load, and takes several times the CPU that it takes then.
+const BROKERS_WARM_UP: Duration = Duration::from_secs(40);
 
 #[derive(Args)]
 pub struct Options {
@@ -58,9 +60,10 @@ pub struct Options {
     /// is dead.
     #[arg(long, value_enum, default_value_t = SinkKind::None)]
     sink: SinkKind,
-    /// Milliseconds that a message to that sink waits for others to share its request: `producer.max_linger`.
-    #[arg(long, default_value_t = 0)]
-    linger: u64,
+    /// Milliseconds that a message to that sink waits for others to share its request: `producer.max_linger`. Several are
+    /// compared.
+    #[arg(long, value_delimiter = ',', default_values_t = [0])]
+    linger: Vec<u64>,
     /// Where the store is put, never in memory. Below `target/` by default.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -71,7 +74,7 @@ pub struct Options {
 
 /// A service that is measured, on a store of its own.
 struct Contender<'a> {
-    sink: &'static str,
+    sink: String,
     service: Service,
     messages: Arc<[Message]>,
     /// Which it feeds.
@@ -112,13 +115,22 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let mut seen = Vec::new();
     if options.sink == SinkKind::Kafka {
         let mut broker = Broker::start()?;
-        let both = [bare, runtime.block_on(Contender::start(options, path, KAFKA, Some(&broker)))?];
-        seen.extend(runtime.block_on(levels(options, &both))?);
-        let [Contender { service, messages, .. }, fed] = both;
-        fed.service.stop()?;
+        let mut all = vec![bare];
+        for linger in &options.linger {
+            let sink = format!("{KAFKA} {linger} ms");
+            all.push(runtime.block_on(Contender::start(options, path, &sink, Some((&broker, *linger))))?);
+        }
+        if let [_, fed, ..] = &all[..] {
+            let callers = BUSY.min(options.machines);
+            runtime.block_on(round(&fed.service, &fed.messages, callers, BROKERS_WARM_UP))?;
+        }
+        seen.extend(runtime.block_on(levels(options, &all))?);
+        let Contender { service, messages, .. } = all.swap_remove(0);
+        all.into_iter().try_for_each(|fed| fed.service.stop())?;
         broker.kill()?;
-        let bare = Contender { sink: NO_SINK_AGAIN, service, messages, broker: None };
-        let both = [bare, runtime.block_on(Contender::start(options, path, DEAD_KAFKA, Some(&broker)))?];
+        let bare = Contender { sink: NO_SINK_AGAIN.to_owned(), service, messages, broker: None };
+        let dead = (&broker, options.linger.first().copied().unwrap_or_default());
+        let both = [bare, runtime.block_on(Contender::start(options, path, DEAD_KAFKA, Some(dead)))?];
         seen.extend(runtime.block_on(levels(options, &both))?);
         both.into_iter().try_for_each(|it| it.service.stop())?;
     } else {
@@ -248,9 +260,10 @@ fn bars(levels: &[Level], sync_us: u64, storage: StorageKind) -> Vec<Bar> {
         return bars;
     }
     let at = |sink, callers| levels.iter().find(|it: &&Level| it.sink == sink && it.concurrency == callers);
-    if let (Some(bare), Some(fed)) = (at(NO_SINK, BUSY), at(KAFKA, BUSY)) {
+    let fed = levels.iter().filter(|it| it.sink.starts_with(KAFKA) && it.concurrency == BUSY);
+    for (bare, fed) in at(NO_SINK, BUSY).into_iter().flat_map(|bare| fed.clone().map(move |fed| (bare, fed))) {
         let share = ratio(fed, bare, |round| round.calls_per_second);
-        let promise = format!("with a Kafka sink at least {FED_BAR} of the Calls/s at {BUSY} callers");
+        let promise = format!("with sink {} at least {FED_BAR} of the Calls/s at {BUSY} callers", fed.sink);
         bars.push(Bar { promise, seen: format!("{share:.2}"), ok: share >= FED_BAR });
     }
     if let (Some(bare), Some(dead)) = (at(NO_SINK_AGAIN, BUSY), at(DEAD_KAFKA, BUSY)) {
@@ -285,24 +298,27 @@ impl<'a> Contender<'a> {
     async fn start(
         options: &Options,
         folder: &std::path::Path,
-        sink: &'static str,
-        broker: Option<&'a Broker>,
+        sink: &str,
+        kafka: Option<(&'a Broker, u64)>,
     ) -> Result<Self, Failure> {
         let folder = &folder.join(sink);
         std::fs::create_dir(folder)?;
         let processor = processor::start(Duration::ZERO).await?;
+        let (broker, linger) = kafka.unzip();
         let address = broker.map(|it| &*it.address);
-        let setting = Setting { broker: address, linger: options.linger, ..Setting::new(options.storage, processor) };
+        let linger = linger.unwrap_or_default();
+        let setting = Setting { broker: address, linger, ..Setting::new(options.storage, processor) };
         let service = Service::start(folder, &setting)?;
         println!("the service with sink {sink} is process {}", service.pid());
         let ids: Vec<String> = (0..options.machines).map(|it| format!("machine-{it}")).collect();
         start_machines(&service, &ids).await?;
+        let sink = sink.to_owned();
         Ok(Self { sink, service, messages: ids.iter().map(|id| Message::call(id)).collect(), broker })
     }
 
     /// One round more.
     async fn measure(&self, concurrency: usize, during: Duration, tally: &mut Tally) -> Result<(), Failure> {
-        let broker_cpu = || self.broker.filter(|_| self.sink == KAFKA).map_or(Ok(Duration::ZERO), Broker::cpu);
+        let broker_cpu = || self.broker.filter(|_| self.sink != DEAD_KAFKA).map_or(Ok(Duration::ZERO), Broker::cpu);
         // Connections of their own: an idle one may have been closed meanwhile.
         let before = numbers(&Caller::connect(self.service.address, 0).await?.metrics().await?);
         let (cpu, of_broker) = (self.service.cpu()?, broker_cpu()?);
@@ -351,7 +367,7 @@ impl Tally {
         let batches = Some(grown("machinegun_commit_batches_total")).filter(|batches| *batches > 0.0);
         Level {
             concurrency,
-            sink: contender.sink,
+            sink: contender.sink.clone(),
             seconds: self.elapsed.as_secs_f64(),
             calls,
             errors,

@@ -30,7 +30,7 @@ pub struct Report {
 pub struct Level {
     pub concurrency: usize,
     /// Where the events went.
-    pub sink: &'static str,
+    pub sink: String,
     pub seconds: f64,
     pub calls: u64,
     pub errors: u64,

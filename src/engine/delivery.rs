@@ -1,4 +1,4 @@
-//! One attempt to deliver a parcel to a sink, as a task beside the machine's worker.
+//! One attempt to deliver a parcel to a sink: as a task beside the machine's worker, or polled by that.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -39,9 +39,6 @@ pub(super) struct Job {
     pub(super) behind: i64,
     /// The parcel's events, if they are in memory.
     pub(super) held: Option<Vec<Bytes>>,
-    /// Unix milliseconds, unless somebody hurries it.
-    pub(super) not_before: i64,
-    pub(super) hurry: Arc<Notify>,
     /// Of the step that made the events, as far as it is known.
     pub(super) scope: Span,
 }
@@ -58,23 +55,45 @@ pub(super) struct Sent {
 // === impl Job ===
 
 impl Job {
-    pub(super) async fn run(mut self) -> Sent {
-        let clock = self.namespace.clock();
+    /// Begins at `not_before` (unix milliseconds), unless somebody hurries it. Ends, whatever the sink does.
+    pub(super) async fn run(mut self, not_before: i64, hurry: Arc<Notify>) -> Sent {
+        let namespace = self.namespace.clone();
+        let clock = namespace.clock();
         tokio::select! {
             biased;
-            () = clock.sleep_until(self.not_before) => {}
-            () = self.hurry.notified() => {}
+            () = clock.sleep_until(not_before) => {}
+            () = hurry.notified() => {}
         }
         let until = clock.now().saturating_add(LONGEST_ATTEMPT_MS);
+        let result = match clock.timeout_at(until, self.attempt()).await {
+            Ok(result) => result,
+            Err(Elapsed) => Err(SinkError::Unavailable("it did not answer in time".to_owned())),
+        };
+        self.sent(result)
+    }
+
+    /// At once, for a sink that ends by itself.
+    pub(super) async fn run_promptly(mut self) -> Sent {
+        let result = self.attempt().await;
+        self.sent(result)
+    }
+
+    /// Whether it costs no task: its events are at hand, and the sink takes them at once.
+    pub(super) fn is_prompt(&self) -> bool {
+        let entries = match &self.parcel {
+            Parcel::Lifecycle(_) => Some(1),
+            Parcel::Events { .. } => self.held.as_ref().map(Vec::len),
+        };
+        entries.is_some_and(|entries| self.to.is_prompt(entries))
+    }
+
+    async fn attempt(&mut self) -> Result<Receipt, SinkError> {
         let scope = self.scope.clone();
         let attempt = AssertUnwindSafe(self.deliver().instrument(scope)).catch_unwind();
-        let result = clock.timeout_at(until, attempt).await;
-        let failed = |what: &str| Err(SinkError::Unavailable(what.to_owned()));
-        let result = match result {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => failed("it panicked"),
-            Err(Elapsed) => failed("it did not answer in time"),
-        };
+        attempt.await.unwrap_or_else(|_| Err(SinkError::Unavailable("it panicked".to_owned())))
+    }
+
+    fn sent(self, result: Result<Receipt, SinkError>) -> Sent {
         Sent { sink: self.sink, parcel: self.parcel, result, scope: self.scope }
     }
 

@@ -1,14 +1,18 @@
 //! Debts to sinks: what a record owes is sent in order, and the store learns of it with a later commit.
 //!
-//! A delivery never blocks the machine (but for `ack: before_reply`, which waits for it): it runs beside the worker, one
-//! at a time per machine and sink, so machines are pipelined and each machine's order is kept. While any is under way
-//! the worker stays. What was acknowledged is taken out of the record in memory; the store keeps it until the machine's
+//! A delivery never blocks the machine (but for `ack: before_reply`, which waits for it): it runs beside the worker, or is
+//! handed over at once and heard of later; one at a time per machine and sink, so machines are pipelined and each
+//! machine's order is kept. While any is under way the worker stays. What was acknowledged is taken out of the record in memory; the store keeps it until the machine's
 //! next commit, or until one of its own: after `outbox.clear_interval`, or when the worker leaves. So a crash repeats,
 //! and never loses.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
@@ -47,7 +51,11 @@ pub(super) struct Outbox {
 }
 
 struct Roads {
+    /// As tasks of their own.
     under_way: JoinSet<Sent>,
+    /// Handed over already; nobody polls them but the worker. Locked by nobody else either: without the lock, whoever
+    /// shared the worker would share them.
+    handed: Mutex<Vec<BoxFuture<'static, Sent>>>,
     /// One for each of the namespace's sinks, in their order.
     roads: Vec<Road>,
 }
@@ -69,8 +77,8 @@ struct Delivering {
     _owed: Owed,
     /// The last attempt failed for what only somebody's mending helps.
     stuck: Option<Stuck>,
-    /// Told, a waiting attempt is made at once.
-    hurry: Arc<Notify>,
+    /// Told, a waiting attempt is made at once. None: it has been made.
+    hurry: Option<Arc<Notify>>,
 }
 
 // === impl Outbox ===
@@ -78,7 +86,7 @@ struct Delivering {
 impl Outbox {
     /// No delivery is under way, nor waits for its next attempt.
     pub(super) fn is_idle(&self) -> bool {
-        self.roads.as_ref().is_none_or(|roads| roads.under_way.is_empty())
+        self.roads.as_ref().is_none_or(|roads| roads.is_idle())
     }
 
     /// Whether sinks have acknowledged what the store still knows as unsent.
@@ -93,25 +101,22 @@ impl Outbox {
 
     /// A delivery that has ended already.
     pub(super) fn try_next(&mut self) -> Option<Sent> {
-        // The task catches panics itself, and is aborted only together with the worker.
-        self.roads.as_mut()?.under_way.try_join_next()?.ok()
+        self.next().now_or_never()
     }
 
     /// The next delivery that ends; never, if none is under way.
     pub(super) async fn next(&mut self) -> Sent {
-        if let Some(roads) = &mut self.roads
-            && let Some(Ok(sent)) = roads.under_way.join_next().await
-        {
-            return sent;
+        match &mut self.roads {
+            Some(roads) => poll_fn(|context| roads.poll_next(context)).await,
+            None => std::future::pending().await,
         }
-        std::future::pending().await
     }
 
     /// Deliveries that wait for their next attempt have it now, to these sinks.
     pub(super) fn hurry(&self, wanted: impl Fn(usize) -> bool) {
         for (sink, road) in self.roads.iter().flat_map(|roads| &roads.roads).enumerate() {
-            if let Some(delivery) = road.delivery.as_ref().filter(|_| wanted(sink)) {
-                delivery.hurry.notify_one();
+            if let Some(hurry) = road.delivery.as_ref().filter(|_| wanted(sink)).and_then(|it| it.hurry.as_ref()) {
+                hurry.notify_one();
             }
         }
     }
@@ -124,14 +129,47 @@ impl Outbox {
 impl Roads {
     fn new(backlogs: &[Arc<Backlog>]) -> Box<Self> {
         let road = |backlog: &Arc<Backlog>| Road { share: Share::new(backlog.clone()), delivery: None };
-        Box::new(Self { under_way: JoinSet::new(), roads: backlogs.iter().map(road).collect() })
+        let roads = backlogs.iter().map(road).collect();
+        Box::new(Self { under_way: JoinSet::new(), handed: Mutex::default(), roads })
+    }
+
+    fn is_idle(&self) -> bool {
+        self.under_way.is_empty() && self.handed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn handed(&mut self) -> &mut Vec<BoxFuture<'static, Sent>> {
+        self.handed.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Polled once, it is handed over.
+    fn hand(&mut self, job: Job) {
+        let mut delivery = job.run_promptly().boxed();
+        self.handed().push(match (&mut delivery).now_or_never() {
+            Some(sent) => std::future::ready(sent).boxed(),
+            None => delivery,
+        });
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Sent> {
+        let handed = self.handed();
+        for place in 0..handed.len() {
+            if let Poll::Ready(sent) = handed[place].poll_unpin(context) {
+                drop(handed.swap_remove(place));
+                return Poll::Ready(sent);
+            }
+        }
+        match self.under_way.poll_join_next(context) {
+            Poll::Ready(Some(Ok(sent))) => Poll::Ready(sent),
+            // A task catches panics itself, and is aborted only together with the worker.
+            Poll::Ready(Some(Err(_)) | None) | Poll::Pending => Poll::Pending,
+        }
     }
 }
 
 // === impl Delivering ===
 
 impl Delivering {
-    fn new(behind: i64, owed: Owed, hurry: Arc<Notify>) -> Self {
+    fn new(behind: i64, owed: Owed, hurry: Option<Arc<Notify>>) -> Self {
         Self { attempt: 0, failing_since: None, retries: 0, behind, _owed: owed, stuck: None, hurry }
     }
 
@@ -181,12 +219,17 @@ impl Worker {
                 continue;
             }
             let owed = road.share.backlog.owed(owed_since.min(now));
-            let hurry = Arc::new(Notify::new());
-            let mut job = self.job(sink, options, parcel.clone(), now, hurry.clone());
-            job.behind = behind;
-            job.held = self.held(parcel, record.epoch);
+            let held = self.held(parcel, record.epoch);
+            let job = Job { behind, held, ..self.job(sink, options, parcel.clone()) };
             if let Some(roads) = &mut self.outbox.roads {
-                roads.under_way.spawn(job.run());
+                let hurry = if job.is_prompt() {
+                    roads.hand(job);
+                    None
+                } else {
+                    let hurry = Arc::new(Notify::new());
+                    roads.under_way.spawn(job.run(now, hurry.clone()));
+                    Some(hurry)
+                };
                 roads.roads[sink].delivery = Some(Delivering::new(behind, owed, hurry));
             }
         }
@@ -199,14 +242,14 @@ impl Worker {
         self.cached(|cached| cached.events(&slice)).flatten().filter(|_| *epoch == present)
     }
 
-    fn job(&self, sink: usize, options: &SinkOptions, parcel: Parcel, not_before: i64, hurry: Arc<Notify>) -> Job {
+    fn job(&self, sink: usize, options: &SinkOptions, parcel: Parcel) -> Job {
         let namespace = self.namespace.clone();
         let key = self.key.clone();
         let scope = match Span::current() {
             none if none.is_none() => self.scope(&RequestContext::default()),
             scope => scope,
         };
-        Job { namespace, key, sink, to: options.sink.clone(), parcel, behind: 0, held: None, not_before, hurry, scope }
+        Job { namespace, key, sink, to: options.sink.clone(), parcel, behind: 0, held: None, scope }
     }
 
     /// Notes what became of a delivery, and sends what comes next.
@@ -275,8 +318,9 @@ impl Worker {
             SinkError::Misconfigured(reason) => Some(share.backlog.stuck(reason.clone())),
         };
         // Who hurried the last attempt has had it.
-        delivery.hurry = Arc::new(Notify::new());
-        let (attempt, behind, hurry) = (delivery.attempt, delivery.behind, delivery.hurry.clone());
+        let hurry = Arc::new(Notify::new());
+        delivery.hurry = Some(hurry.clone());
+        let (attempt, behind) = (delivery.attempt, delivery.behind);
         share.backlog.metrics.failed(error.name()).inc();
         if !owned {
             // It is the next owner's to send.
@@ -295,9 +339,9 @@ impl Worker {
             error.reason = %error,
             "a sink did not take what it is owed; it is sent again"
         );
-        let job = Job { behind, ..self.job(sink, options, parcel, now.saturating_add(delay), hurry) };
+        let job = Job { behind, ..self.job(sink, options, parcel) };
         if let Some(roads) = &mut self.outbox.roads {
-            roads.under_way.spawn(job.run());
+            roads.under_way.spawn(job.run(now.saturating_add(delay), hurry));
         }
     }
 

@@ -60,6 +60,13 @@ pub trait Sink: Send + Sync + 'static {
     /// Returns once the delivery is safe with the sink, or a part of it: then the rest comes again. So may all of it.
     async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError>;
 
+    /// Whether [`Sink::publish`] of so many entries hands all of them over when it is first polled, then waits to be told
+    /// and no more, and ends by itself within a minute. Such a delivery costs no task: its machine polls it, whenever it
+    /// has nothing else to do.
+    fn is_prompt(&self, _entries: usize) -> bool {
+        false
+    }
+
     /// A place in the sink's own order that was reached by now: what is committed from here on comes behind it. 0: it has
     /// no order.
     fn place(&self) -> i64 {

@@ -71,6 +71,11 @@ impl Client {
         sent.map_err(|trouble| self.explained(trouble, &producer))
     }
 
+    /// Whether a message finds a place at once.
+    pub(super) fn has_room(&self) -> bool {
+        self.room.available_permits() > 0
+    }
+
     /// Gives up what is under way. Nothing is sent from here on.
     pub async fn close(&self) {
         self.room.close();

@@ -85,4 +85,8 @@ impl Sink for KafkaSink {
         self.metrics.send.observe(watch.elapsed().as_secs_f64());
         Ok(part(values.len()))
     }
+    /// One message is one hand-over; the next ones wait for it.
+    fn is_prompt(&self, entries: usize) -> bool {
+        entries == 1 && self.client.has_room()
+    }
 }
