@@ -104,6 +104,12 @@ impl Others {
         self.lively_beats().map(|heartbeat| heartbeat.instance)
     }
 
+    /// Whether nobody may be dead already.
+    pub(super) fn all_lively(&self) -> bool {
+        let now = self.last.map_or(0, |last| last.began);
+        self.seen.values().all(|seen| now - seen.moved < self.lease_ms / 2)
+    }
+
     pub(super) fn lively_addresses(&self) -> impl Iterator<Item = &str> {
         self.lively_beats().map(|heartbeat| heartbeat.address.as_str())
     }

@@ -88,6 +88,7 @@ impl Fleet {
             address: format!("127.0.0.1:{}", self.instances.len() + 1),
             lease_time: Duration::from_millis(LEASE_MS as u64),
             release_time: Duration::from_secs(1),
+            thread: None,
         };
         let client = Client::new(ClientSettings::default(), self.clock.clone(), snowflakes);
         let joined = Cluster::join(link.clone(), shards.clone(), engine, client, metrics.clone(), options);

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, ReturnValue, WriteRequest};
@@ -92,13 +92,11 @@ impl From<&DynamodbSettings> for DynamodbOptions {
 impl Table {
     /// Reaches nothing yet.
     pub async fn new(options: &DynamodbOptions) -> Self {
-        let http = HttpBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(options.request_timeout.min(Duration::from_secs(3)))
             .operation_timeout(options.request_timeout)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
             .region(Region::new(options.region.clone()))
             .timeout_config(timeouts);
         if let Some(endpoint) = &options.endpoint_url {
@@ -107,7 +105,7 @@ impl Table {
         if let Some((id, secret)) = &options.credentials {
             loader = loader.credentials_provider(Credentials::new(id, secret, None, None, "given"));
         }
-        let shared = loader.load().await;
+        let shared = loader.http_client(connections()).load().await;
         let client =
             |retries| Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&shared).retry_config(retries).build());
         Self {
@@ -116,6 +114,14 @@ impl Table {
             name: options.table.clone(),
             region: options.region.clone(),
         }
+    }
+
+    /// The same table over connections of its own, where nothing is tried again but by who asks. For leases: what else is
+    /// under way to the table neither holds them up nor uses up what may be tried again.
+    pub fn apart(&self) -> Self {
+        let config = self.commits.config().to_builder().http_client(connections());
+        let client = Client::from_conf(config.build());
+        Self { calls: client.clone(), commits: client, ..self.clone() }
     }
 
     /// The item as it is now.
@@ -213,6 +219,10 @@ impl Table {
         }
         Err(StorageError::Unavailable("the table puts deletes off: it is throttled".to_owned()))
     }
+}
+
+fn connections() -> SharedHttpClient {
+    HttpBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
 // === impl Fault ===

@@ -46,6 +46,8 @@ use standings::Standings;
 
 pub struct Dynamodb {
     table: Table,
+    /// The way of the leases to it.
+    leases: Table,
     shards: u16,
     abilities: Abilities,
     closed: AtomicBool,
@@ -68,6 +70,7 @@ impl Dynamodb {
         let table = Table::new(options).await;
         let abilities = schema::check_table(&table, options).await?;
         Ok(Arc::new(Self {
+            leases: table.apart(),
             table,
             shards: options.shards,
             abilities,
