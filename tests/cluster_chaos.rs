@@ -148,7 +148,10 @@ async fn instances_that_die_freeze_and_lose_their_way_lose_nothing() {
         ledger.last()
     );
     println!("the processor was asked about {asked} steps, and {repeats} times again");
-    println!("all shards owned {settled} ms after the last blow; the lease is {lease_ms} ms");
+    // Told and not asserted: on a host with more to do than it can, the time is the host's too.
+    let bar = 2 * lease_ms as i64;
+    let held = if settled <= bar { "held" } else { "MISSED" };
+    println!("all shards owned {settled} ms after the last blow; the bar is {bar} ms, two leases: {held}");
     for metric in ["machinegun_forwards_total", "machinegun_shard_takeovers_total", "machinegun_commit_conflicts_total"]
     {
         println!("{metric} of those that run now: {}", cluster.total(metric).await);

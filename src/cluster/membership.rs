@@ -429,9 +429,14 @@ impl Membership {
     /// nothing: it would be a whole lease time until anybody took it from there. The shard is this instance's again.
     fn pass_on(&mut self, owners: Vec<Owner>) {
         let cluster = self.cluster.clone();
-        let heirs: HashSet<InstanceId> = self.others.lively().collect();
+        // Who goes can only rely on what it saw last. Who stays can wait for the next look, and gives nothing before it.
+        let as_of = match cluster.leaving.is_cancelled() {
+            true => self.others.looked(),
+            false => cluster.clock.monotonic(),
+        };
         let (given, kept): (Vec<Owner>, Vec<Owner>) =
-            owners.into_iter().partition(|owner| owner.instance.is_some_and(|heir| heirs.contains(&heir)));
+            owners.into_iter().partition(|owner| owner.instance.is_some_and(|heir| self.others.is_lively(heir, as_of)));
+        self.calm &= kept.is_empty();
         if !given.is_empty() {
             self.hand_overs.spawn(give(cluster.clone(), given));
         }

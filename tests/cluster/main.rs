@@ -2,6 +2,7 @@
 
 mod fleet;
 mod forwarding;
+mod hand_overs;
 mod link;
 #[path = "../live/mod.rs"]
 mod live;
