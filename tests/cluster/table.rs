@@ -25,6 +25,7 @@ async fn serve(table: &DynamodbOptions, processor: &str) -> Running {
         create_table: false,
         shards: table.shards,
         request_timeout: table.request_timeout,
+        max_concurrent_requests: 256,
         lease_time: Duration::from_secs(3),
         advertise: None,
         peer_pool_size: 16,

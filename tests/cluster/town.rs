@@ -76,6 +76,7 @@ impl Town {
             create_table: false,
             shards: SHARDS,
             request_timeout: Duration::from_secs(5),
+            max_concurrent_requests: 256,
             lease_time: Duration::from_millis(LEASE_MS as u64),
             advertise: None,
             peer_pool_size: self.peer_pool_size,

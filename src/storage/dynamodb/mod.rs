@@ -32,6 +32,7 @@ mod leases;
 mod ledger;
 mod listing;
 mod notifications;
+mod places;
 mod read;
 pub mod schema;
 mod standings;
@@ -41,6 +42,7 @@ use abilities::Abilities;
 pub use client::DynamodbOptions;
 use client::Table;
 pub use keys::LONGEST_NAMESPACE;
+pub use places::Places;
 pub use schema::SchemaError;
 use standings::Standings;
 
@@ -79,6 +81,11 @@ impl Dynamodb {
             pending: Mutex::default(),
             heads: Mutex::default(),
         }))
+    }
+
+    /// Of the requests under way to the table, for those who watch them.
+    pub fn places(&self) -> &Arc<Places> {
+        &self.table.places
     }
 
     fn standings(&self) -> MutexGuard<'_, Standings> {
