@@ -128,7 +128,8 @@ impl Table {
     /// The same table over connections of its own, where nothing waits for a place, and nothing is tried again but by who
     /// asks. For leases: what else is under way to the table neither holds them up nor uses up what may be tried again.
     pub fn apart(&self) -> Self {
-        let config = self.commits.config().to_builder().http_client(connections());
+        let Self { commits: client, .. } = self;
+        let config = client.config().to_builder().http_client(connections());
         let client = Client::from_conf(config.build());
         Self { calls: client.clone(), commits: client, ..self.clone() }
     }
