@@ -152,8 +152,13 @@ async fn instances_that_die_freeze_and_lose_their_way_lose_nothing() {
     let bar = 2 * lease_ms as i64;
     let held = if settled <= bar { "held" } else { "MISSED" };
     println!("all shards owned {settled} ms after the last blow; the bar is {bar} ms, two leases: {held}");
-    for metric in ["machinegun_forwards_total", "machinegun_shard_takeovers_total", "machinegun_commit_conflicts_total"]
-    {
+    for metric in [
+        "machinegun_forwards_total",
+        "machinegun_shard_takeovers_total",
+        "machinegun_shard_hand_overs_total",
+        "machinegun_commit_conflicts_total",
+        "machinegun_table_requests_refused_total",
+    ] {
         println!("{metric} of those that run now: {}", cluster.total(metric).await);
     }
     assert!(tally.acknowledged.load(Ordering::Relaxed) > 0 && blows.kills + blows.freezes + blows.storms > 0);
