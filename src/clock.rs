@@ -53,6 +53,11 @@ impl Clock {
         Self(Source::System)
     }
 
+    /// Whether it is turned by hand.
+    pub fn is_manual(&self) -> bool {
+        matches!(self.0, Source::Manual(_))
+    }
+
     pub fn manual(start_ms: i64) -> (Self, ClockHand) {
         let (sender, receiver) = watch::channel(start_ms * 1_000);
         (Self(Source::Manual(receiver)), ClockHand(sender))

@@ -148,9 +148,17 @@ async fn instances_that_die_freeze_and_lose_their_way_lose_nothing() {
         ledger.last()
     );
     println!("the processor was asked about {asked} steps, and {repeats} times again");
-    println!("all shards owned {settled} ms after the last blow; the lease is {lease_ms} ms");
-    for metric in ["machinegun_forwards_total", "machinegun_shard_takeovers_total", "machinegun_commit_conflicts_total"]
-    {
+    // Told and not asserted: on a host with more to do than it can, the time is the host's too.
+    let bar = 2 * lease_ms as i64;
+    let held = if settled <= bar { "held" } else { "MISSED" };
+    println!("all shards owned {settled} ms after the last blow; the bar is {bar} ms, two leases: {held}");
+    for metric in [
+        "machinegun_forwards_total",
+        "machinegun_shard_takeovers_total",
+        "machinegun_shard_hand_overs_total",
+        "machinegun_commit_conflicts_total",
+        "machinegun_table_requests_refused_total",
+    ] {
         println!("{metric} of those that run now: {}", cluster.total(metric).await);
     }
     assert!(tally.acknowledged.load(Ordering::Relaxed) > 0 && blows.kills + blows.freezes + blows.storms > 0);

@@ -13,7 +13,7 @@ use process::{Folder, Machinegun, configuration, soon};
 const OF_SINKS: [&str; 2] = ["mg_events_sink_", "machinegun_sink_"];
 
 /// Only instances that share a storage have these; the tests of clusters look at them.
-const OF_CLUSTERS: [&str; 7] = [
+const OF_CLUSTERS: [&str; 8] = [
     "machinegun_fenced_",
     "machinegun_forwards_",
     "machinegun_lease_",
@@ -21,6 +21,7 @@ const OF_CLUSTERS: [&str; 7] = [
     "machinegun_ledger_entries_",
     "machinegun_live_",
     "machinegun_shard",
+    "machinegun_table_requests",
 ];
 
 /// What the page lists, with its type.

@@ -330,6 +330,7 @@ fn table(toll: &Toll, shards: u16) -> DynamodbOptions {
         endpoint_url: Some(toll.endpoint.clone()),
         shards,
         request_timeout: Duration::from_secs(20),
+        max_concurrent_requests: 256,
         credentials: Some(("bench".to_owned(), "bench".to_owned())),
     }
 }

@@ -23,7 +23,7 @@ impl Cluster {
         while !self.ended.is_cancelled() {
             let again = under_way.is_some();
             let put = under_way.take().unwrap_or_else(|| self.next_beat(standing));
-            let answer = self.within(self.tick_ms, self.leases().beat(&put.heartbeat)).await;
+            let answer = self.soon(self.leases().beat(&put.heartbeat)).await;
             let pause = match answer {
                 Ok(true) => {
                     standing = Some((put.heartbeat.instance, put.heartbeat.beat));

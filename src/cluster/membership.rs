@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Cluster;
 use super::others::{Look, Others};
@@ -34,6 +35,13 @@ const TRIES: usize = 3;
 /// What became of an entry that was put.
 type Assigned = (Owner, Result<bool, StorageError>);
 
+/// How far shards on their way to another instance have come.
+enum Passed {
+    /// Nothing of them runs here any more, or what does has had its time. Their entries still name this instance.
+    Released(Vec<Owner>),
+    Put(Vec<Assigned>),
+}
+
 pub(super) struct Membership {
     cluster: Arc<Cluster>,
     others: Others,
@@ -41,13 +49,15 @@ pub(super) struct Membership {
     owners_read: Option<i64>,
     /// The last look found something new.
     moving: bool,
+    /// The last look was so quick, and all whom it saw so lively, that what it found still holds.
+    calm: bool,
     /// An entry was not what it was thought to be: the owners are read again.
     outdated: bool,
     /// Entries that were put and may or may not stand. They are put again until that is known.
     unsettled: BTreeMap<Shard, Owner>,
     /// Shards on their way to another instance, and to whom.
     leaving: HashMap<Shard, InstanceId>,
-    hand_overs: JoinSet<Vec<Assigned>>,
+    hand_overs: JoinSet<Passed>,
 }
 
 // === impl Membership ===
@@ -59,6 +69,7 @@ impl Membership {
             cluster,
             owners_read: None,
             moving: false,
+            calm: false,
             outdated: false,
             unsettled: BTreeMap::new(),
             leaving: HashMap::new(),
@@ -76,11 +87,13 @@ impl Membership {
         loop {
             let ticket = *asked.borrow_and_update();
             // Nothing is done in the name of an instance whose heartbeat never stood.
+            let mut failed = false;
             if *beating.borrow_and_update() {
                 let demanded = ticket > *cluster.answered.borrow();
                 match self.look(demanded).await {
                     Ok(()) => self.balance().await,
                     Err(error) => {
+                        failed = true;
                         tracing::warn!(error.reason = %error, "the instances and owners can't be read; it is tried again");
                         // To those who were there a moment ago.
                         if cluster.leaving.is_cancelled() {
@@ -97,6 +110,8 @@ impl Membership {
             let from = cluster.clock.monotonic();
             let pause = match () {
                 () if self.outdated || !self.unsettled.is_empty() => cluster.gap_ms,
+                // A watch over the others that breaks off begins anew, and costs a lease time more.
+                () if failed => cluster.jittered(cluster.tick_ms / 4),
                 // What moves goes on moving: shards come one after the other.
                 () if self.moving => cluster.jittered(cluster.tick_ms / 5),
                 () => cluster.jittered(cluster.tick_ms),
@@ -143,6 +158,8 @@ impl Membership {
 
     /// Reads the heartbeats, and the owners if that is demanded or something has moved.
     async fn look(&mut self, demanded: bool) -> Result<(), StorageError> {
+        self.calm = false;
+        let began = self.cluster.clock.monotonic();
         let moved = self.look_at_others().await?;
         let now = self.cluster.clock.monotonic();
         self.moving = moved;
@@ -154,12 +171,13 @@ impl Membership {
         if moved || demanded || stale || self.outdated {
             // IMPORTANT: the owners first, then the heartbeats: an owner that has none then has lost it. The other way
             // round it could be one that had none yet.
-            let owners = self.cluster.leases().owners().await?;
+            let owners = self.cluster.soon(self.cluster.leases().owners()).await?;
             self.look_at_others().await?;
             self.note(owners);
             self.owners_read = Some(now);
             self.outdated = false;
         }
+        self.calm = self.cluster.clock.monotonic() - began <= self.cluster.tick_ms && self.others.all_lively();
         self.cluster.stats.live.store(self.others.staying() as u64 + 1, Ordering::Relaxed);
         self.cluster.stats.joined.store(true, Ordering::Release);
         Ok(())
@@ -169,7 +187,7 @@ impl Membership {
         let cluster = &self.cluster;
         let trusted = cluster.shards.is_trusted();
         let began = cluster.clock.monotonic();
-        let heartbeats = cluster.leases().heartbeats().await?;
+        let heartbeats = cluster.soon(cluster.leases().heartbeats()).await?;
         let look = Look { began, ended: cluster.clock.monotonic(), trusted: trusted && cluster.shards.is_trusted() };
         let moved = self.others.see(cluster.view.me(), heartbeats, look);
         let addresses = self.others.addresses().map(|(instance, address)| (instance, address.to_owned())).collect();
@@ -231,7 +249,7 @@ impl Membership {
             if !self.cluster.shards.is_trusted() {
                 return;
             }
-            match self.cluster.leases().fence(instance, beat).await {
+            match self.cluster.soon(self.cluster.leases().fence(instance, beat)).await {
                 Ok(true) => {
                     tracing::warn!(%instance, "an instance has stood still for the whole lease time: it is declared dead");
                     self.others.gone(instance);
@@ -248,7 +266,7 @@ impl Membership {
     /// Puts again what may or may not stand.
     async fn settle(&mut self) {
         while let Some((shard, owner)) = self.unsettled.first_key_value().map(|(shard, owner)| (*shard, *owner)) {
-            match self.cluster.leases().assign(&owner).await {
+            match self.cluster.soon(self.cluster.leases().assign(&owner)).await {
                 Ok(stands) => {
                     self.unsettled.remove(&shard);
                     self.assigned(owner, stands);
@@ -287,13 +305,13 @@ impl Membership {
         }
         let broken = AtomicBool::new(false);
         let taking = free.into_iter().map(|owner| {
-            let (leases, broken) = (cluster.leases(), &broken);
+            let (cluster, broken) = (&cluster, &broken);
             async move {
                 // Where one has failed, the rest would only wait for the same.
                 if broken.load(Ordering::Relaxed) {
                     return None;
                 }
-                let assigned = leases.assign(&owner).await;
+                let assigned = cluster.soon(cluster.leases().assign(&owner)).await;
                 broken.fetch_or(assigned.is_err(), Ordering::Relaxed);
                 Some((owner, assigned))
             }
@@ -338,6 +356,11 @@ impl Membership {
     /// Begins to hand over what is too much, or all when leaving: to those who are there to take it.
     fn hand_over(&mut self) {
         let cluster = self.cluster.clone();
+        // A shard on its way is nobody's, and its machines wait. Who need not go takes care that it is worth it: nobody may
+        // be dead, whose shards are soon to be had, and what is known of the others must be of now.
+        if !self.calm && !cluster.leaving.is_cancelled() {
+            return;
+        }
         let mut mine = cluster.shards.owned();
         if mine.is_empty() || self.hand_overs.len() >= HAND_OVERS_AT_ONCE || !cluster.shards.is_trusted() {
             return;
@@ -370,13 +393,14 @@ impl Membership {
                 cluster.shards.lose(owner.shard);
                 self.leaving.extend(owner.instance.map(|to| (owner.shard, to)));
             }
-            self.hand_overs.spawn(give(cluster.clone(), given.to_vec()));
+            self.hand_overs.spawn(release(cluster.clone(), given.to_vec()));
         }
     }
 
-    fn handed_over(&mut self, done: Result<Vec<Assigned>, tokio::task::JoinError>) {
+    fn handed_over(&mut self, done: Result<Passed, tokio::task::JoinError>) {
         let done = match done {
-            Ok(done) => done,
+            Ok(Passed::Released(owners)) => return self.pass_on(owners),
+            Ok(Passed::Put(done)) => done,
             // Nothing in it panics but a storage; the shard's entry says what became of it.
             Err(error) => {
                 tracing::error!(error.reason = %error, "a hand-over has failed");
@@ -400,31 +424,71 @@ impl Membership {
         }
         self.cluster.news.notify_one();
     }
+
+    /// Names the new owners of shards of which nothing runs here any more. One who has died, or is going, meanwhile gets
+    /// nothing: it would be a whole lease time until anybody took it from there. The shard is this instance's again.
+    fn pass_on(&mut self, owners: Vec<Owner>) {
+        let cluster = self.cluster.clone();
+        // Who goes can only rely on what it saw last. Who stays can wait for the next look, and gives nothing before it.
+        let as_of = match cluster.leaving.is_cancelled() {
+            true => self.others.looked(),
+            false => cluster.clock.monotonic(),
+        };
+        let (given, kept): (Vec<Owner>, Vec<Owner>) =
+            owners.into_iter().partition(|owner| owner.instance.is_some_and(|heir| self.others.is_lively(heir, as_of)));
+        self.calm &= kept.is_empty();
+        if !given.is_empty() {
+            self.hand_overs.spawn(give(cluster.clone(), given));
+        }
+        let known = cluster.view.known();
+        for owner in kept {
+            self.leaving.remove(&owner.shard);
+            // It may have been declared dead meanwhile, and is another one now.
+            if known.owners[usize::from(owner.shard)].is_some_and(|entry| entry.instance == Some(known.me)) {
+                cluster.shards.take(owner.shard);
+            }
+        }
+        drop(known);
+        cluster.view.touch();
+    }
 }
 
-/// Hands shards over that are served here no more: when their steps have ended, or have had their time.
-async fn give(cluster: Arc<Cluster>, owners: Vec<Owner>) -> Vec<Assigned> {
+/// Waits until nothing runs of shards that are served here no more, or what does has had its time.
+async fn release(cluster: Arc<Cluster>, owners: Vec<Owner>) -> Passed {
     let shards: Vec<Shard> = owners.iter().map(|owner| owner.shard).collect();
-    let until = cluster.clock.monotonic().saturating_add(cluster.release_ms);
+    let time = match cluster.leaving.is_cancelled() {
+        true => cluster.release_ms,
+        // Nobody's machines wait longer for a shard that need not go than for one whose owner has died.
+        false => cluster.release_ms.min(cluster.lease_ms / 2),
+    };
+    let until = cluster.clock.monotonic().saturating_add(time);
+    let (engine, of) = (cluster.engine.clone(), shards.clone());
+    // All loaded machines are looked through: nothing for the thread of the leases.
+    let released = AbortOnDropHandle::new(cluster.home.spawn(async move { engine.release(&of).await }));
     tokio::select! {
-        () = cluster.engine.release(&shards) => {}
+        _ = released => {}
         // A step that goes on commits on the condition that nobody else did.
         () = cluster.clock.sleep_until_monotonic(until) => {
             tracing::warn!(?shards, "shards are handed over while a step of them still runs");
         }
     }
+    Passed::Released(owners)
+}
+
+/// Puts the entries of shards that others get.
+async fn give(cluster: Arc<Cluster>, owners: Vec<Owner>) -> Passed {
     let cluster = &cluster;
-    join_all(owners.into_iter().map(|owner| async move {
-        let mut assigned = cluster.leases().assign(&owner).await;
+    let put = owners.into_iter().map(|owner| async move {
+        let mut assigned = cluster.soon(cluster.leases().assign(&owner)).await;
         for _ in 1..TRIES {
             if assigned.is_ok() {
                 break;
             }
-            assigned = cluster.leases().assign(&owner).await;
+            assigned = cluster.soon(cluster.leases().assign(&owner)).await;
         }
         (owner, assigned)
-    }))
-    .await
+    });
+    Passed::Put(join_all(put).await)
 }
 
 fn shuffle<T>(items: &mut [T]) {

@@ -12,12 +12,14 @@ mod heart;
 mod membership;
 mod others;
 mod share;
+mod thread;
 mod view;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,7 @@ use view::View;
 
 pub use address::own_address;
 pub use forward::{FORWARDED, NOT_OWNER, Place, Purpose};
+pub use thread::LeaseThread;
 
 /// Heartbeats that an instance puts in a lease time, and how often it looks at the others'.
 pub const BEATS_IN_A_LEASE: i64 = 5;
@@ -41,7 +44,7 @@ pub const BEATS_IN_A_LEASE: i64 = 5;
 /// Jitter of everything that all instances do again and again: this part of the time, both ways.
 const JITTER: f64 = 0.1;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ClusterOptions {
     /// `host:port` at which the others reach this instance.
     pub address: String,
@@ -49,6 +52,8 @@ pub struct ClusterOptions {
     pub lease_time: Duration,
     /// How long a shard's running steps may hold up its hand-over.
     pub release_time: Duration,
+    /// Where the leases are kept. None: beside everything else.
+    pub thread: Option<LeaseThread>,
 }
 
 /// This instance among the others.
@@ -84,6 +89,9 @@ pub struct Cluster {
     left: CancellationToken,
     ended: CancellationToken,
     running: Mutex<Option<Running>>,
+    /// Where everything else runs.
+    home: Handle,
+    thread: Option<LeaseThread>,
 }
 
 struct Running {
@@ -160,12 +168,14 @@ impl Cluster {
             left: CancellationToken::new(),
             ended: CancellationToken::new(),
             running: Mutex::new(None),
+            home: Handle::current(),
+            thread: options.thread,
         });
         cluster.show();
         tracing::info!(instance = %cluster.view.me(), address = cluster.address, "joining the instances on this storage");
         let running = Running {
-            membership: tokio::spawn(Membership::new(cluster.clone()).keep()),
-            heart: tokio::spawn(cluster.clone().keep_beating()),
+            membership: cluster.lease_runtime().spawn(Membership::new(cluster.clone()).keep()),
+            heart: cluster.lease_runtime().spawn(cluster.clone().keep_beating()),
         };
         *cluster.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Some(cluster)
@@ -201,7 +211,7 @@ impl Cluster {
     }
 
     /// Ends this instance's lease: its heartbeat goes, and whatever it still owns is free. Nothing may run any more.
-    pub async fn end(&self) {
+    pub async fn end(self: &Arc<Self>) {
         self.ended.cancel();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Running { membership, heart }) = running else { return };
@@ -210,7 +220,10 @@ impl Cluster {
         let _ = membership.await;
         if let Ok(Some((instance, beat))) = heart.await {
             self.shards.trust_until(i64::MIN);
-            if let Err(error) = self.within(self.tick_ms, self.leases().fence(instance, beat)).await {
+            // Where the connections are that heartbeats went out on.
+            let cluster = self.clone();
+            let fence = async move { cluster.soon(cluster.leases().fence(instance, beat)).await };
+            if let Ok(Err(error)) = self.lease_runtime().spawn(fence).await {
                 tracing::warn!(error.reason = %error, "the heartbeat stays behind, until the others have seen it stand still");
             }
         }
@@ -233,7 +246,11 @@ impl Cluster {
     /// Lets the engine forget the machines of shards that were lost; nobody waits for that.
     fn drop_machines(&self, lost: Vec<Shard>) {
         let engine = self.engine.clone();
-        tokio::spawn(async move { engine.release(&lost).await });
+        self.home.spawn(async move { engine.release(&lost).await });
+    }
+
+    fn lease_runtime(&self) -> &Handle {
+        self.thread.as_ref().map_or(&self.home, |thread| &thread.runtime)
     }
 
     fn lease_age_ms(&self) -> Option<i64> {
@@ -250,14 +267,14 @@ impl Cluster {
         (ms as f64 * (1.0 - JITTER + 2.0 * JITTER * random_unit())) as i64
     }
 
-    /// What the storage answers in time.
-    async fn within<T>(&self, ms: i64, work: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
-        let until = self.clock.monotonic().saturating_add(ms);
+    /// A request about leases: one that hangs is given up long before the lease time is.
+    async fn soon<T>(&self, work: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
+        let until = self.clock.monotonic().saturating_add(self.tick_ms);
         tokio::select! {
             biased;
             done = work => done,
             () = self.clock.sleep_until_monotonic(until) => {
-                Err(StorageError::Unavailable(format!("no answer within {ms} ms")))
+                Err(StorageError::Unavailable(format!("no answer within {} ms", self.tick_ms)))
             }
         }
     }

@@ -104,13 +104,32 @@ impl Others {
         self.lively_beats().map(|heartbeat| heartbeat.instance)
     }
 
+    /// Whether it can be given shards, as far as the last look says it of this time.
+    pub(super) fn is_lively(&self, instance: InstanceId, as_of: i64) -> bool {
+        let seen = self.seen.get(&instance);
+        seen.is_some_and(|seen| !seen.heartbeat.leaving && self.has_moved(seen, as_of))
+    }
+
+    /// Whether nobody may be dead already.
+    pub(super) fn all_lively(&self) -> bool {
+        self.seen.values().all(|seen| self.has_moved(seen, self.looked()))
+    }
+
+    fn has_moved(&self, seen: &Seen, as_of: i64) -> bool {
+        as_of - seen.moved < self.lease_ms / 2
+    }
+
+    /// When the others were last looked at.
+    pub(super) fn looked(&self) -> i64 {
+        self.last.map_or(0, |last| last.began)
+    }
+
     pub(super) fn lively_addresses(&self) -> impl Iterator<Item = &str> {
         self.lively_beats().map(|heartbeat| heartbeat.address.as_str())
     }
 
     fn lively_beats(&self) -> impl Iterator<Item = &Heartbeat> {
-        let now = self.last.map_or(0, |last| last.began);
-        let lively = move |seen: &&Seen| !seen.heartbeat.leaving && now - seen.moved < self.lease_ms / 2;
+        let lively = move |seen: &&Seen| !seen.heartbeat.leaving && self.has_moved(seen, self.looked());
         self.seen.values().filter(lively).map(|seen| &seen.heartbeat)
     }
 
@@ -211,5 +230,18 @@ mod tests {
         assert_eq!(others.lively().collect::<Vec<_>>(), [THEM]);
         watch(&mut others, 7, 5, 5);
         assert_eq!((others.lively().count(), others.staying()), (0, 1));
+    }
+
+    #[test]
+    fn who_was_lively_at_the_last_look_is_so_only_for_a_while() {
+        let mut others = Others::new(LEASE);
+        watch(&mut others, 7, 0, 1);
+        assert!(others.is_lively(THEM, 4_999) && others.all_lively());
+        assert!(!others.is_lively(THEM, 5_000) && others.all_lively());
+        watch(&mut others, 7, 2, 5);
+        assert!(!others.all_lively());
+        watch(&mut others, 8, 6, 6);
+        others.see(ME, vec![Heartbeat { leaving: true, ..heartbeat(THEM, 9) }], at(7_000));
+        assert!(!others.is_lively(THEM, 7_000) && others.all_lively());
     }
 }

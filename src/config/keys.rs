@@ -88,7 +88,7 @@ pub(super) const KEYS: &[Key] = &[
     // Storage.
     key("storage", Used),
     key("storage.type|path|free_space_reserve", Used),
-    key("storage.table|region|endpoint_url|create_table|shards|request_timeout", Used),
+    key("storage.table|region|endpoint_url|create_table|shards|request_timeout|max_concurrent_requests", Used),
     key("storage.lease_time|advertise|peer_pool_size", Used),
     key(
         "storage.host|port|pool|connect_timeout|index_query_timeout|batch_concurrency_limit|r_options|w_options|d_options",

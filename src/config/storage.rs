@@ -50,6 +50,9 @@ pub struct DynamodbSettings {
     /// `request_timeout`: of one request to the table, not zero. Default 5s.
     #[serde(serialize_with = "duration::text")]
     pub request_timeout: Duration,
+    /// `max_concurrent_requests`: requests to the table under way at once, 1 to 1,000,000; those about leases aside. One
+    /// that has no place within half of `request_timeout` is refused. Default 256.
+    pub max_concurrent_requests: usize,
     /// `lease_time`: how long an instance is alive after its last heartbeat, 1s to 10m. Default 10s. All instances have
     /// the same.
     #[serde(serialize_with = "duration::text")]
@@ -65,13 +68,14 @@ pub struct DynamodbSettings {
 const EMBEDDED: &str = "write `storage: {type: embedded, path: /var/lib/machinegun}`";
 const DYNAMODB: &str = "write `storage: {type: dynamodb, table: machinegun, region: eu-central-1}`";
 const OF_EMBEDDED: [&str; 2] = ["path", "free_space_reserve"];
-const OF_DYNAMODB: [&str; 9] = [
+const OF_DYNAMODB: [&str; 10] = [
     "table",
     "region",
     "endpoint_url",
     "create_table",
     "shards",
     "request_timeout",
+    "max_concurrent_requests",
     "lease_time",
     "advertise",
     "peer_pool_size",
@@ -108,6 +112,7 @@ pub(super) fn read(section: &Section<'_>) -> StorageSettings {
         create_table: section.flag("create_table", false),
         shards: section.number("shards", 256, 1..=4096),
         request_timeout: section.pause("request_timeout", Duration::from_secs(5)),
+        max_concurrent_requests: section.number("max_concurrent_requests", 256, 1..=MANY),
         lease_time: section.duration("lease_time", Duration::from_secs(10)),
         advertise: section.text("advertise"),
         peer_pool_size: section.number("peer_pool_size", 256, 1..=MANY),

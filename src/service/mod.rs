@@ -257,7 +257,7 @@ async fn run(
 
 async fn open_storage(settings: &StorageSettings, metrics: &Metrics) -> Result<Arc<dyn Storage>, StartError> {
     match settings {
-        StorageSettings::Dynamodb(dynamodb) => open_table(dynamodb).await,
+        StorageSettings::Dynamodb(dynamodb) => open_table(dynamodb, metrics).await,
         StorageSettings::Memory => Ok(Arc::new(Memory::new())),
         StorageSettings::Embedded(embedded) => {
             let options = EmbeddedOptions {
@@ -274,17 +274,25 @@ async fn open_storage(settings: &StorageSettings, metrics: &Metrics) -> Result<A
 }
 
 #[cfg(feature = "dynamodb")]
-async fn open_table(settings: &DynamodbSettings) -> Result<Arc<dyn Storage>, StartError> {
+async fn open_table(settings: &DynamodbSettings, metrics: &Metrics) -> Result<Arc<dyn Storage>, StartError> {
     let refused = |error: dynamodb::SchemaError| StartError::Table(error.to_string());
     let options = settings.into();
     if settings.create_table {
         dynamodb::schema::create(&options, &Clock::system()).await.map_err(refused)?;
     }
-    Ok(Dynamodb::open(&options).await.map_err(refused)?)
+    let store = Dynamodb::open(&options).await.map_err(refused)?;
+    let watch = |watched, read: fn(&dynamodb::Places) -> u64| {
+        let places = store.places().clone();
+        metrics.watch(watched, move || read(&places));
+    };
+    watch(names::TABLE_REQUESTS, dynamodb::Places::taken);
+    watch(names::TABLE_REQUESTS_WAITING, dynamodb::Places::waiting);
+    watch(names::TABLE_REQUESTS_REFUSED, dynamodb::Places::refused);
+    Ok(store)
 }
 
 #[cfg(not(feature = "dynamodb"))]
-async fn open_table(_: &DynamodbSettings) -> Result<Arc<dyn Storage>, StartError> {
+async fn open_table(_: &DynamodbSettings, _: &Metrics) -> Result<Arc<dyn Storage>, StartError> {
     Err(StartError::Table("this program was built without the feature `dynamodb`".to_owned()))
 }
 

@@ -8,7 +8,7 @@ use http::Uri;
 
 use super::{StartError, steps_may_take};
 use crate::clock::{Clock, Snowflakes};
-use crate::cluster::{Cluster, ClusterOptions, own_address};
+use crate::cluster::{Cluster, ClusterOptions, LeaseThread, own_address};
 use crate::config::{DynamodbSettings, Settings, StorageSettings};
 use crate::engine::{Engine, Shards};
 use crate::storage::Storage;
@@ -51,10 +51,18 @@ pub(super) async fn join(
         StorageSettings::Dynamodb(table) => Some(table),
         StorageSettings::Embedded(_) | StorageSettings::Memory => None,
     };
+    let thread = match storage.leases() {
+        // Where a hand turns the clock, all that it wakes must have its turn before the clock moves on.
+        Some(_) if !engine.clock().is_manual() => Some(LeaseThread::start()),
+        Some(_) | None => None,
+    };
+    let thread =
+        thread.transpose().map_err(|error| StartError::Runtime(format!("no thread for the leases: {error}")))?;
     let options = ClusterOptions {
         address: address(table, listening).await?,
         lease_time: table.map_or(LEASE_TIME, |table| table.lease_time),
         release_time: steps_may_take(settings),
+        thread,
     };
     Ok(Cluster::join(storage.clone(), shards, engine.clone(), client, metrics.clone(), options))
 }

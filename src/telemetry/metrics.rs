@@ -136,6 +136,19 @@ pub const MEMORY_TOTAL: Watched = gauge(
 pub const MEMORY_REFUSING: Watched =
     gauge("machinegun_memory_refusing", "1 while new work is refused because memory is short, by `limits.memory`.");
 
+pub const TABLE_REQUESTS: Watched = gauge(
+    "machinegun_table_requests",
+    "Requests to the DynamoDB table under way, of `storage.max_concurrent_requests`; those about leases aside.",
+);
+pub const TABLE_REQUESTS_WAITING: Watched = gauge(
+    "machinegun_table_requests_waiting",
+    "Requests to the DynamoDB table that wait for one of `storage.max_concurrent_requests`.",
+);
+pub const TABLE_REQUESTS_REFUSED: Watched = counter(
+    "machinegun_table_requests_refused_total",
+    "Requests to the DynamoDB table that had none of `storage.max_concurrent_requests` in time: surely not done.",
+);
+
 pub const SHARDS_OWNED: Watched = gauge("machinegun_shards_owned", "Shards that this instance owns.");
 pub const LIVE_INSTANCES: Watched = gauge(
     "machinegun_live_instances",
@@ -175,6 +188,9 @@ const WATCHED: &[Watched] = &[
     MEMORY_USED,
     MEMORY_TOTAL,
     MEMORY_REFUSING,
+    TABLE_REQUESTS,
+    TABLE_REQUESTS_WAITING,
+    TABLE_REQUESTS_REFUSED,
     SHARDS_OWNED,
     LIVE_INSTANCES,
     LEASE_AGE_MS,

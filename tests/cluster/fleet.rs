@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use machinegun::clock::{Clock, ClockHand, Snowflakes};
-use machinegun::cluster::{Cluster, ClusterOptions, Standing};
+use machinegun::cluster::{Cluster, ClusterOptions, LeaseThread, Standing};
 use machinegun::engine::{Engine, EngineOptions, Shards};
 use machinegun::machine::Shard;
 use machinegun::storage::Storage;
@@ -62,6 +62,11 @@ impl Fleet {
 
     /// One more instance. Returns its number.
     pub fn join(&mut self) -> usize {
+        self.join_on(None)
+    }
+
+    /// As [`Self::join`], with its leases on a thread of their own. It does not wait for its turn.
+    pub fn join_on(&mut self, thread: Option<LeaseThread>) -> usize {
         let link = Link::new(self.storage.clone());
         let shards = Arc::new(Shards::new(SHARDS, self.clock.clone()));
         let snowflakes = Snowflakes::new(1, self.clock.clone());
@@ -88,6 +93,7 @@ impl Fleet {
             address: format!("127.0.0.1:{}", self.instances.len() + 1),
             lease_time: Duration::from_millis(LEASE_MS as u64),
             release_time: Duration::from_secs(1),
+            thread,
         };
         let client = Client::new(ClientSettings::default(), self.clock.clone(), snowflakes);
         let joined = Cluster::join(link.clone(), shards.clone(), engine, client, metrics.clone(), options);
@@ -98,6 +104,10 @@ impl Fleet {
 
     pub fn set(&self, at: usize, way: Way) {
         self.instances[at].link.set(way);
+    }
+
+    pub fn turn(&self, ms: i64) {
+        self.hand.advance(Duration::from_millis(ms as u64));
     }
 
     pub fn now(&self) -> i64 {

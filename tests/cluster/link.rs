@@ -19,6 +19,8 @@ pub enum Way {
     Mute,
     /// Whoever comes stays until the way is another: as if the process had been stopped.
     Frozen,
+    /// Whoever comes never gets an answer, whatever the way is later.
+    Silent,
 }
 
 pub struct Link {
@@ -51,6 +53,7 @@ impl Link {
                 work.await?;
                 Err(lost())
             }
+            Way::Silent => std::future::pending().await,
             Way::Open | Way::Frozen => work.await,
         }
     }

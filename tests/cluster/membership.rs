@@ -2,11 +2,15 @@
 
 use std::collections::HashSet;
 
+use futures_util::FutureExt;
+use machinegun::clock::Stopwatch;
+use machinegun::cluster::LeaseThread;
 use machinegun::storage::Storage;
 use machinegun::storage::leases::Owner;
 
 use crate::fleet::{Fleet, LEASE_MS, SHARDS};
 use crate::link::Way;
+use crate::live::PATIENCE;
 
 const ALL: usize = SHARDS as usize;
 
@@ -259,4 +263,56 @@ async fn a_shard_whose_entry_was_given_up_is_taken() {
     fleet.pass(2 * LEASE_MS).await;
     fleet.until("an owner for all", has).await;
     assert!(fleet.owners().await.iter().all(|owner| owner.instance.is_some()));
+}
+
+/// On a runtime that has something else to do, all of the time.
+#[tokio::test]
+async fn heartbeats_go_out_while_nothing_else_has_its_turn() {
+    let mut fleet = Fleet::new();
+    let it = fleet.join_on(Some(LeaseThread::start().expect("a thread")));
+    let began = Stopwatch::start();
+    let mut seen = 0;
+    // Nothing is awaited, so no other task of this runtime runs.
+    while seen < 10 {
+        assert!(began.elapsed() < PATIENCE, "{seen} heartbeats");
+        let beats = fleet.heartbeats().now_or_never().expect("memory answers at once");
+        seen = beats.first().map_or(seen, |heartbeat| heartbeat.beat);
+        fleet.turn(LEASE_MS / 100);
+        std::thread::yield_now();
+    }
+    let cluster = fleet.instances[it].cluster.clone();
+    tokio::spawn(async move { cluster.end().await }).await.expect("it ends");
+    assert_eq!(fleet.heartbeats().await, []);
+}
+
+#[tokio::test]
+async fn looks_that_fail_for_a_while_do_not_begin_the_watch_over_the_dead_anew() {
+    for way in [Way::Broken, Way::Silent] {
+        let mut fleet = Fleet::of(2).await;
+        let dead = fleet.standing(0).instance;
+        fleet.set(0, Way::Frozen);
+        fleet.until("a while of silence", |fleet| fleet.still_ms(&dead) >= LEASE_MS / 2).await;
+        // Less than half a lease, but longer than the time between two looks.
+        fleet.set(1, way);
+        fleet.pass(LEASE_MS / 4).await;
+        fleet.set(1, Way::Open);
+        fleet.until("all", |fleet| fleet.owned(1).len() == ALL).await;
+        assert!(fleet.still_ms(&dead) < LEASE_MS * 3 / 2, "{way:?}: {}", fleet.still_ms(&dead));
+    }
+}
+
+#[tokio::test]
+async fn nobody_gives_shards_away_while_another_may_be_dead() {
+    let mut fleet = Fleet::of(2).await;
+    let (dead, kept) = (fleet.standing(0).instance, fleet.owned(1));
+    fleet.set(0, Way::Frozen);
+    fleet.until("a while of silence", |fleet| fleet.still_ms(&dead) > LEASE_MS * 3 / 5).await;
+    let it = fleet.join();
+    // It gets its share of what the dead one leaves, and nobody's machines wait for that but the dead one's.
+    while fleet.owned(it).is_empty() {
+        assert!(fleet.still_ms(&dead) < 2 * LEASE_MS, "nobody followed");
+        assert_eq!(fleet.owned(1), kept);
+        fleet.step().await;
+    }
+    fleet.until("a half each", |fleet| fleet.held(1).len() == 8 && fleet.held(it).len() == 8).await;
 }

@@ -17,7 +17,7 @@ use crate::services;
 
 const MACHINES: usize = 8;
 
-async fn serve(table: &DynamodbOptions, processor: &str) -> Running {
+pub async fn serve(table: &DynamodbOptions, processor: &str) -> Running {
     let storage = StorageSettings::Dynamodb(DynamodbSettings {
         table: table.table.clone(),
         region: table.region.clone(),
@@ -25,6 +25,7 @@ async fn serve(table: &DynamodbOptions, processor: &str) -> Running {
         create_table: false,
         shards: table.shards,
         request_timeout: table.request_timeout,
+        max_concurrent_requests: table.max_concurrent_requests,
         lease_time: Duration::from_secs(3),
         advertise: None,
         peer_pool_size: 16,
@@ -36,13 +37,16 @@ async fn serve(table: &DynamodbOptions, processor: &str) -> Running {
     service::start_over(settings, Clock::system(), storage).await.expect("it starts")
 }
 
-async fn owned(address: SocketAddr) -> u64 {
+pub async fn health(address: SocketAddr) -> serde_json::Value {
     let health = http::exchange(address, "GET /health", &[], b"").await;
-    let health: serde_json::Value = serde_json::from_slice(&health.body).expect("health is JSON");
-    health["shards"]["owned"].as_u64().expect("a number")
+    serde_json::from_slice(&health.body).expect("health is JSON")
 }
 
-async fn until_each_owns(addresses: &[SocketAddr], least: u64) {
+async fn owned(address: SocketAddr) -> u64 {
+    health(address).await["shards"]["owned"].as_u64().expect("a number")
+}
+
+pub async fn until_each_owns(addresses: &[SocketAddr], least: u64) {
     let wait = async {
         for address in addresses {
             while owned(*address).await < least {}
@@ -51,7 +55,7 @@ async fn until_each_owns(addresses: &[SocketAddr], least: u64) {
     tokio::time::timeout(PATIENCE, wait).await.expect("a fair share for all");
 }
 
-async fn ask<M: Method>(address: SocketAddr, args: &M::Args) -> M::Success {
+pub async fn ask<M: Method>(address: SocketAddr, args: &M::Args) -> M::Success {
     let (ids, body) = (live::ids(), wire::write_call::<M>(args, 0));
     let exchange = http::exchange(address, "POST /v1/automaton", &ids, &body);
     let answer = tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time");

@@ -24,6 +24,7 @@ pub struct Town {
     /// Of services that are built from here on.
     pub peer_pool_size: usize,
     pub protocol: Protocol,
+    pub shutdown_timeout: Duration,
     pub houses: Vec<Running>,
 }
 
@@ -34,8 +35,9 @@ impl Town {
         let (clock, hand) = Clock::manual(NOW);
         let callee = Callee::listen(&clock);
         let (storage, processor) = (Arc::new(Memory::shared(SHARDS)), callee.url.clone());
-        let (peer_pool_size, protocol, houses) = (256, Protocol::Current, Vec::new());
-        (Self { storage, clock, hand, processor, peer_pool_size, protocol, houses }, callee)
+        let (peer_pool_size, protocol, shutdown_timeout) = (256, Protocol::Current, Duration::from_secs(5));
+        let houses = Vec::new();
+        (Self { storage, clock, hand, processor, peer_pool_size, protocol, shutdown_timeout, houses }, callee)
     }
 
     /// With so many services, who have shared all shards among them.
@@ -61,7 +63,11 @@ impl Town {
 
     /// One more service. Returns its number.
     pub async fn build(&mut self, storage: Arc<dyn Storage>) -> usize {
-        let namespaces = vec![NamespaceSettings { protocol: self.protocol, ..live::namespace(&self.processor) }];
+        let namespaces = vec![NamespaceSettings {
+            protocol: self.protocol,
+            shutdown_timeout: Some(self.shutdown_timeout),
+            ..live::namespace(&self.processor)
+        }];
         // What it says of a table is not looked at: the storage is open.
         let sharing = StorageSettings::Dynamodb(DynamodbSettings {
             table: String::new(),
@@ -70,6 +76,7 @@ impl Town {
             create_table: false,
             shards: SHARDS,
             request_timeout: Duration::from_secs(5),
+            max_concurrent_requests: 256,
             lease_time: Duration::from_millis(LEASE_MS as u64),
             advertise: None,
             peer_pool_size: self.peer_pool_size,
@@ -115,6 +122,20 @@ impl Town {
         let heartbeats = self.storage.leases().expect("shared").heartbeats().await.expect("memory");
         let heartbeat = heartbeats.into_iter().find(|it| it.instance.to_string() == text);
         heartbeat.expect("its heartbeat stands").instance
+    }
+
+    pub fn now(&self) -> i64 {
+        self.clock.monotonic()
+    }
+
+    /// The id of a machine in each shard.
+    pub fn id_in_each_shard(&self) -> Vec<String> {
+        let shard_of = |id: &String| {
+            let id = MachineId::new(id.clone().into()).expect("an id");
+            MachineKey { ns: Namespace::new(NAMESPACE), id }.shard(SHARDS)
+        };
+        let in_shard = |shard| (0..).map(|number| format!("machine-{number}")).find(|id| shard_of(id) == shard);
+        (0..SHARDS).map(|shard| in_shard(shard).expect("an id")).collect()
     }
 
     /// The id of a machine that is at home there.

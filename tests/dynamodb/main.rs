@@ -1,6 +1,7 @@
 //! The DynamoDB storage over HTTP: the contract of every storage, and what only this one can meet.
 #![cfg(feature = "dynamodb")]
 
+mod crowded;
 mod faults;
 mod lacking;
 mod layout;

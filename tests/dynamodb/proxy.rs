@@ -28,6 +28,7 @@ const LOSE_ANSWER: u8 = 1;
 const LOSE_REQUEST: u8 = 2;
 const THROTTLE: u8 = 3;
 const FAIL: u8 = 4;
+const HANG: u8 = 5;
 
 // === impl Mode ===
 
@@ -108,6 +109,11 @@ impl Proxy {
         self.mode.set(FAIL, times);
     }
 
+    /// The next requests are taken, go nowhere, and are never answered.
+    pub fn hang(&self, times: usize) {
+        self.mode.set(HANG, times);
+    }
+
     /// Nothing goes wrong any more.
     pub fn mend(&self) {
         self.mode.set(PASS, 0);
@@ -134,6 +140,10 @@ async fn pass(mut client: TcpStream, service: SocketAddr, mode: Arc<Mode>, reque
                 }
                 Ok(length) if length > 0 && take(FAIL) => {
                     let _ = client.write_all(answer("500 Internal Server Error", "InternalServerError").as_bytes()).await;
+                    return;
+                }
+                Ok(length) if length > 0 && take(HANG) => {
+                    while client.read(&mut asked).await.is_ok_and(|length| length > 0) {}
                     return;
                 }
                 Ok(length) if length > 0 && !take(LOSE_REQUEST) => {

@@ -50,6 +50,7 @@ pub fn table_at(endpoint: &str) -> DynamodbOptions {
         endpoint_url: Some(endpoint.to_owned()),
         shards: 4,
         request_timeout: Duration::from_secs(20),
+        max_concurrent_requests: 256,
         credentials: Some(("test".to_owned(), "test".to_owned())),
     }
 }

@@ -1,13 +1,14 @@
 //! The SDK, as far as this store needs it: typed calls, and what became of one that failed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, ReturnValue, WriteRequest};
@@ -16,6 +17,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use futures_util::StreamExt;
 use futures_util::stream;
 
+use super::places::{Bounded, Places};
 use crate::config::DynamodbSettings;
 use crate::storage::StorageError;
 
@@ -30,6 +32,8 @@ pub struct DynamodbOptions {
     pub shards: u16,
     /// Of one request. A commit is put once in it, everything else as often as fits.
     pub request_timeout: Duration,
+    /// Requests under way at once; those about leases aside.
+    pub max_concurrent_requests: usize,
     /// Key id and secret; none: from where AWS's own tools take them.
     pub credentials: Option<(String, String)>,
 }
@@ -52,6 +56,7 @@ pub struct Table {
     pub name: String,
     /// As it is configured, for messages.
     pub region: String,
+    pub places: Arc<Places>,
 }
 
 /// A call that failed: what is known of it.
@@ -82,6 +87,7 @@ impl From<&DynamodbSettings> for DynamodbOptions {
             endpoint_url: settings.endpoint_url.clone(),
             shards: settings.shards,
             request_timeout: settings.request_timeout,
+            max_concurrent_requests: settings.max_concurrent_requests,
             credentials: None,
         }
     }
@@ -92,13 +98,11 @@ impl From<&DynamodbSettings> for DynamodbOptions {
 impl Table {
     /// Reaches nothing yet.
     pub async fn new(options: &DynamodbOptions) -> Self {
-        let http = HttpBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(options.request_timeout.min(Duration::from_secs(3)))
             .operation_timeout(options.request_timeout)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
             .region(Region::new(options.region.clone()))
             .timeout_config(timeouts);
         if let Some(endpoint) = &options.endpoint_url {
@@ -107,7 +111,9 @@ impl Table {
         if let Some((id, secret)) = &options.credentials {
             loader = loader.credentials_provider(Credentials::new(id, secret, None, None, "given"));
         }
-        let shared = loader.load().await;
+        let places = Places::new(options.max_concurrent_requests, options.request_timeout);
+        let bounded = Bounded::new(connections(), places.clone());
+        let shared = loader.http_client(bounded).load().await;
         let client =
             |retries| Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&shared).retry_config(retries).build());
         Self {
@@ -115,7 +121,17 @@ impl Table {
             commits: client(RetryConfig::disabled()),
             name: options.table.clone(),
             region: options.region.clone(),
+            places,
         }
+    }
+
+    /// The same table over connections of its own, where nothing waits for a place, and nothing is tried again but by who
+    /// asks. For leases: what else is under way to the table neither holds them up nor uses up what may be tried again.
+    pub fn apart(&self) -> Self {
+        let Self { commits: client, .. } = self;
+        let config = client.config().to_builder().http_client(connections());
+        let client = Client::from_conf(config.build());
+        Self { calls: client.clone(), commits: client, ..self.clone() }
     }
 
     /// The item as it is now.
@@ -213,6 +229,10 @@ impl Table {
         }
         Err(StorageError::Unavailable("the table puts deletes off: it is throttled".to_owned()))
     }
+}
+
+fn connections() -> SharedHttpClient {
+    HttpBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
 // === impl Fault ===

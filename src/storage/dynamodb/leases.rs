@@ -66,7 +66,7 @@ impl Leases for Dynamodb {
         let failed = match beat {
             1 => {
                 let mark = key(&partition, &instance.0);
-                let put = self.table.commits.put_item().table_name(&self.table.name).set_item(Some(mark));
+                let put = self.leases.commits.put_item().table_name(&self.leases.name).set_item(Some(mark));
                 let put = put.condition_expression(condition).expression_attribute_values(":beat", number(beat));
                 match put.send().await {
                     Ok(_) => return Ok(true),
@@ -75,7 +75,7 @@ impl Leases for Dynamodb {
                 }
             }
             _ => {
-                let delete = self.table.commits.delete_item().table_name(&self.table.name);
+                let delete = self.leases.commits.delete_item().table_name(&self.leases.name);
                 let delete = delete.set_key(Some(key(&partition, &instance.0))).condition_expression(condition);
                 match delete.expression_attribute_values(":beat", number(beat)).send().await {
                     Ok(_) => return Ok(true),
@@ -87,7 +87,7 @@ impl Leases for Dynamodb {
         if let Some(error) = failed {
             return Err(error);
         }
-        let met = self.table.get(&partition, &instance.0).await?;
+        let met = self.leases.get(&partition, &instance.0).await?;
         let met = met.as_ref().map(decode_heartbeat).transpose()?;
         Ok(met.flatten().is_none())
     }
@@ -116,7 +116,7 @@ impl Dynamodb {
     /// Puts the item of this number where the one of the number before it stands; where nothing does, if it is the first.
     async fn put_behind(&self, item: Item, counter: &str, number_of_it: u64) -> Result<Written, StorageError> {
         let own = key(bytes_of(&item, "pk")?, bytes_of(&item, "sk")?);
-        let put = self.table.commits.put_item().table_name(&self.table.name).set_item(Some(item));
+        let put = self.leases.commits.put_item().table_name(&self.leases.name).set_item(Some(item));
         let put = match number_of_it.checked_sub(1) {
             Some(before @ 1..) => put
                 .condition_expression("#counter = :before")
@@ -138,7 +138,7 @@ impl Dynamodb {
         match met {
             Some(met) => Ok(Written::Met(Some(met))),
             // Some tables don't say what stood in the way.
-            None => Ok(Written::Met(self.table.get(bytes_of(&own, "pk")?, bytes_of(&own, "sk")?).await?)),
+            None => Ok(Written::Met(self.leases.get(bytes_of(&own, "pk")?, bytes_of(&own, "sk")?).await?)),
         }
     }
 
@@ -147,7 +147,7 @@ impl Dynamodb {
         let mut items = Vec::new();
         let mut start = None;
         loop {
-            let page = self.table.range(partition, range, None, start).await?;
+            let page = self.leases.range(partition, range, None, start).await?;
             items.extend(page.items);
             start = page.next;
             if start.is_none() {

@@ -32,6 +32,7 @@ mod leases;
 mod ledger;
 mod listing;
 mod notifications;
+mod places;
 mod read;
 pub mod schema;
 mod standings;
@@ -41,11 +42,14 @@ use abilities::Abilities;
 pub use client::DynamodbOptions;
 use client::Table;
 pub use keys::LONGEST_NAMESPACE;
+pub use places::Places;
 pub use schema::SchemaError;
 use standings::Standings;
 
 pub struct Dynamodb {
     table: Table,
+    /// The way of the leases to it.
+    leases: Table,
     shards: u16,
     abilities: Abilities,
     closed: AtomicBool,
@@ -68,6 +72,7 @@ impl Dynamodb {
         let table = Table::new(options).await;
         let abilities = schema::check_table(&table, options).await?;
         Ok(Arc::new(Self {
+            leases: table.apart(),
             table,
             shards: options.shards,
             abilities,
@@ -76,6 +81,11 @@ impl Dynamodb {
             pending: Mutex::default(),
             heads: Mutex::default(),
         }))
+    }
+
+    /// Of the requests under way to the table, for those who watch them.
+    pub fn places(&self) -> &Arc<Places> {
+        &self.table.places
     }
 
     fn standings(&self) -> MutexGuard<'_, Standings> {

@@ -1,0 +1,133 @@
+//! How many requests to the table are under way at once.
+//!
+//! A table that can't keep up answers everything late, and the later the more it is asked. So an instance asks it for a
+//! bounded number of things at once. What has no place waits here, for half of its time at the most, and is then surely
+//! not done. Leases don't take part in this: they go out whatever else waits ([`super::client::Table::apart`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::http::HttpRequest;
+use aws_sdk_dynamodb::config::{HttpClient, RuntimeComponents, SharedHttpClient};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Clock;
+
+/// The places of requests that are under way.
+#[derive(Debug)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    most: usize,
+    /// For how long a request waits for a place, in milliseconds.
+    patience_ms: i64,
+    waiting: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Connections on which nothing is sent without a place.
+#[derive(Debug)]
+pub(super) struct Bounded<C> {
+    inner: C,
+    places: Arc<Places>,
+}
+
+/// One that waits, for as long as it does.
+struct Waiting<'a>(&'a Places);
+
+#[derive(Debug, thiserror::Error)]
+#[error("overload: storage.max_concurrent_requests is reached: {0} requests to the table are under way")]
+struct Taken(usize);
+
+// === impl Places ===
+
+impl Places {
+    pub(super) fn new(most: usize, request_timeout: Duration) -> Arc<Self> {
+        // A semaphore has no more.
+        let most = most.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            free: Arc::new(Semaphore::new(most)),
+            most,
+            patience_ms: i64::try_from(request_timeout.as_millis() / 2).unwrap_or(i64::MAX / 4),
+            waiting: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    /// How many requests are under way.
+    pub fn taken(&self) -> u64 {
+        (self.most - self.free.available_permits()) as u64
+    }
+
+    /// How many requests wait for a place.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many requests had no place in their time.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    async fn wait(&self) -> Result<OwnedSemaphorePermit, ConnectorError> {
+        let _waiting = Waiting::new(self);
+        let clock = Clock::system();
+        let until = clock.now().saturating_add(self.patience_ms);
+        // Never closed.
+        match clock.timeout_at(until, self.free.clone().acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                // The one kind that is surely not sent, and not tried again by the SDK.
+                Err(ConnectorError::user(Taken(self.most).into()))
+            }
+        }
+    }
+}
+
+// === impl Waiting ===
+
+impl<'a> Waiting<'a> {
+    fn new(places: &'a Places) -> Self {
+        places.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(places)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Bounded ===
+
+impl<C> Bounded<C> {
+    pub(super) fn new(inner: C, places: Arc<Places>) -> Self {
+        Self { inner, places }
+    }
+}
+
+impl HttpClient for Bounded<SharedHttpClient> {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        let inner = self.inner.http_connector(settings, components);
+        SharedHttpConnector::new(Bounded::new(inner, self.places.clone()))
+    }
+}
+
+impl HttpConnector for Bounded<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let (inner, places) = (self.inner.clone(), self.places.clone());
+        HttpConnectorFuture::new(async move {
+            let _place = match places.free.clone().try_acquire_owned() {
+                Ok(place) => place,
+                Err(_) => places.wait().await?,
+            };
+            inner.call(request).await
+        })
+    }
+}

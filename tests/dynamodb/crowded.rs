@@ -1,0 +1,77 @@
+//! More to ask the table at once than it may be asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use machinegun::storage::contract::sample::{Sample, events};
+use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions};
+use machinegun::storage::leases::{Heartbeat, InstanceId, Leases};
+use machinegun::storage::{Outcome, Storage};
+
+use super::faults::two_addresses;
+
+const PLACES: usize = 2;
+
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn leases_go_out_while_every_place_is_taken_by_a_request_that_hangs() {
+    let (proxy, through, _) = two_addresses().await;
+    let store = Dynamodb::open(&DynamodbOptions { max_concurrent_requests: PLACES, ..through }).await.unwrap();
+    let (hung, read) = (proxy.requests() + PLACES as u64, Sample::new("one").key);
+    proxy.hang(PLACES);
+    let ask = |store: &Arc<Dynamodb>| {
+        let (store, read) = (store.clone(), read.clone());
+        tokio::spawn(async move { store.read(&read, None).await })
+    };
+    let hanging: Vec<_> = (0..PLACES).map(|_| ask(&store)).collect();
+    until(|| proxy.requests() == hung).await;
+    let waiting = ask(&store);
+    until(|| store.places().waiting() == 1).await;
+    let instance = InstanceId([7; 16]);
+    for beat in 1..=3 {
+        let heartbeat = Heartbeat { instance, beat, changes: 0, address: "here:1".to_owned(), leaving: false };
+        assert_eq!(store.beat(&heartbeat).await, Ok(true));
+        assert_eq!(store.heartbeats().await, Ok(vec![heartbeat]));
+    }
+    assert_eq!((store.places().taken(), store.places().waiting()), (PLACES as u64, 1));
+    // A place is free again when its request is given up.
+    for hanging in hanging {
+        hanging.abort();
+    }
+    assert_eq!(waiting.await.expect("it does not panic"), Ok(None));
+    until(|| store.places().taken() == 0).await;
+    assert_eq!((store.places().waiting(), store.places().refused()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_finds_no_place_in_time_is_refused_and_surely_not_done() {
+    let (proxy, through, direct) = two_addresses().await;
+    let request_timeout = Duration::from_secs(1);
+    let options = DynamodbOptions { max_concurrent_requests: PLACES, request_timeout, ..through };
+    let store = Dynamodb::open(&options).await.unwrap();
+    proxy.hang(usize::MAX);
+    let mut samples: Vec<_> = (0..20).map(|number| Sample::new(&format!("machine-{number}"))).collect();
+    let commits: Vec<_> = samples.iter_mut().map(|sample| sample.step(&events(1..=1), None)).collect();
+    let outcomes = join_all(commits.into_iter().map(|commit| store.commit(commit))).await;
+    proxy.mend();
+    let direct = Dynamodb::open(&direct).await.unwrap();
+    let mut refused = 0;
+    for (sample, outcome) in samples.iter().zip(outcomes) {
+        match outcome {
+            Outcome::Refused(error) => {
+                assert!(error.to_string().contains("overload: storage.max_concurrent_requests is reached"), "{error}");
+                assert_eq!(direct.standing(&sample.key).await, Ok(None));
+                refused += 1;
+            }
+            outcome => assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}"),
+        }
+    }
+    assert!(refused > 0);
+    assert_eq!(store.places().refused(), refused);
+}
