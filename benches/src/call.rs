@@ -60,8 +60,8 @@ pub struct Options {
     /// is dead.
     #[arg(long, value_enum, default_value_t = SinkKind::None)]
     sink: SinkKind,
-    /// Milliseconds that a message to that sink waits for others to share its request: `producer.max_linger`. Several are
-    /// compared.
+    /// Milliseconds that a message to that sink waits for others to share its request, `producer.max_linger`; 0: the
+    /// service's own choice. Several are compared.
     #[arg(long, value_delimiter = ',', default_values_t = [0])]
     linger: Vec<u64>,
     /// Where the store is put, never in memory. Below `target/` by default.

@@ -128,7 +128,8 @@ pub struct KafkaProducer {
     pub ack_timeout: Duration,
     /// `required_acks`: default `all_isr`.
     pub required_acks: RequiredAcks,
-    /// `max_linger`: how long a message may wait for company, up to 1s. Default 0ms.
+    /// `max_linger`: how long a message may wait for company, up to 1s. Default 0ms: not at all where replies wait for
+    /// messages, else 20 ms.
     #[serde(serialize_with = "duration::text")]
     pub max_linger: Duration,
     /// `max_linger_count`: how many messages may. Default 0.

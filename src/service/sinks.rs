@@ -54,7 +54,11 @@ impl Outlets {
         // The configuration was checked: the client is there.
         let found = settings.kafka.iter().find(|it| it.name == topic.client);
         if let Some(client) = found.filter(|it| !self.kafka.contains_key(&it.name)) {
-            self.kafka.insert(client.name.clone(), Client::new(client, lease)?);
+            let sinks = settings.namespaces.iter().flat_map(|namespace| &namespace.event_sinks);
+            let mut awaiting = sinks.filter(|sink| sink.ack == Ack::BeforeReply).map(|sink| &sink.kind);
+            let awaited =
+                awaiting.any(|kind| matches!(kind, EventSinkKind::Kafka(topic) if topic.client == client.name));
+            self.kafka.insert(client.name.clone(), Client::new(client, lease, awaited)?);
         }
         Ok(())
     }

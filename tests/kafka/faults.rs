@@ -39,7 +39,7 @@ impl World {
             sasl: None,
             producer: KafkaProducer::default(),
         };
-        Self { cluster, client: Client::new(&client, None).expect("a client") }
+        Self { cluster, client: Client::new(&client, None, true).expect("a client") }
     }
 
     fn sink(&self, topic: &str) -> KafkaSink {

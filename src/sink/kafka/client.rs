@@ -45,10 +45,11 @@ struct Awaited {
 // === impl Client ===
 
 impl Client {
-    /// `lease` is how long instances hold their shards, if there may be others.
-    pub fn new(client: &config::KafkaClient, lease: Option<Duration>) -> Result<Arc<Self>, KafkaError> {
+    /// `lease` is how long instances hold their shards, if there may be others. `awaited`: replies wait for some of its
+    /// messages, so none waits for others that share its request.
+    pub fn new(client: &config::KafkaClient, lease: Option<Duration>, awaited: bool) -> Result<Arc<Self>, KafkaError> {
         let name = client.name.clone();
-        let config = settings::client_config(client, lease)?;
+        let config = settings::client_config(client, lease, awaited)?;
         let producer = producer(&name, &config)
             .map_err(|error| KafkaError::Refused { client: name.clone(), reason: error.to_string() })?;
         let room = Arc::new(Semaphore::new(settings::room(client) as usize));

@@ -20,6 +20,11 @@ const REQUESTS_ON_WIRE: u32 = 5;
 /// Bytes of a request that the broker alone judges: what is too large for it comes back as its error.
 const LARGEST_REQUEST: u64 = 1_000_000_000;
 
+/// So long a message waits for others that share its request if nobody has said for how long, and no reply waits for it.
+/// The original's client had one request of a partition on the wire, and what came meanwhile shared the next; this one
+/// would send a request for nearly every message, which costs the brokers, and this service, more than the messages do.
+const LINGER: Duration = Duration::from_millis(20);
+
 /// Why there is no such client. One line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
@@ -42,8 +47,12 @@ fn life(lease: Option<Duration>) -> Duration {
     lease.map_or(LONGEST_LIFE, |lease| (lease * 4 / 5).min(LONGEST_LIFE))
 }
 
-/// All that librdkafka is told.
-pub(super) fn client_config(client: &KafkaClient, lease: Option<Duration>) -> Result<ClientConfig, KafkaError> {
+/// All that librdkafka is told. `awaited`: replies wait for some of the client's messages.
+pub(super) fn client_config(
+    client: &KafkaClient,
+    lease: Option<Duration>,
+    awaited: bool,
+) -> Result<ClientConfig, KafkaError> {
     let life = life(lease);
     let brokers: Vec<String> = client.endpoints.iter().map(|it| format!("{}:{}", it.host, it.port)).collect();
     let mut config = ClientConfig::new();
@@ -60,12 +69,12 @@ pub(super) fn client_config(client: &KafkaClient, lease: Option<Duration>) -> Re
         .set("socket.keepalive.enable", "true")
         .set("log.connection.close", "false")
         .set_log_level(RDKafkaLogLevel::Info);
-    producer(&mut config, client, life);
+    producer(&mut config, client, life, awaited);
     security(&mut config, client)?;
     Ok(config)
 }
 
-fn producer(config: &mut ClientConfig, client: &KafkaClient, life: Duration) {
+fn producer(config: &mut ClientConfig, client: &KafkaClient, life: Duration, awaited: bool) {
     let producer = &client.producer;
     let milliseconds = |time: Duration| time.as_micros() as f64 / 1_000.0;
     let acks = match producer.required_acks {
@@ -87,6 +96,7 @@ fn producer(config: &mut ClientConfig, client: &KafkaClient, life: Duration) {
     };
     let backoff = producer.retry_backoff.as_millis().clamp(1, 300_000).to_string();
     let ack_timeout = producer.ack_timeout.min(life).as_millis().max(1);
+    let linger = if producer.max_linger.is_zero() && !awaited { LINGER } else { producer.max_linger }.min(life / 4);
     config
         .set("acks", acks)
         .set("enable.idempotence", idempotent.to_string())
@@ -96,7 +106,7 @@ fn producer(config: &mut ClientConfig, client: &KafkaClient, life: Duration) {
         .set("retries", retries.to_string())
         .set("retry.backoff.ms", &backoff)
         .set("retry.backoff.max.ms", &backoff)
-        .set("linger.ms", milliseconds(producer.max_linger.min(life / 4)).to_string())
+        .set("linger.ms", milliseconds(linger).to_string())
         .set("batch.size", producer.max_batch_size.to_string())
         .set("message.max.bytes", LARGEST_REQUEST.to_string())
         .set("queue.buffering.max.messages", room(client).to_string());
@@ -175,7 +185,7 @@ mod tests {
     }
 
     fn expect(client: &KafkaClient, expected: &[(&str, &str)]) {
-        let config = client_config(client, None).expect("a configuration");
+        let config = client_config(client, None, true).expect("a configuration");
         for (key, value) in expected {
             assert_eq!(config.get(key), Some(*value), "{key}");
         }
@@ -183,7 +193,7 @@ mod tests {
 
     /// librdkafka takes it.
     fn is_taken(client: &KafkaClient) {
-        let config = client_config(client, None).expect("a configuration");
+        let config = client_config(client, None, true).expect("a configuration");
         let taken: Result<BaseProducer, _> = config.create();
         assert!(taken.is_ok(), "{:?}", taken.err());
     }
@@ -251,11 +261,22 @@ mod tests {
     }
 
     #[test]
+    fn messages_that_no_reply_waits_for_share_requests() {
+        for (awaited, max_linger, linger) in
+            [(true, 0, "0"), (true, 2, "2"), (false, 0, "20"), (false, 1, "1"), (false, 90, "90")]
+        {
+            let producer = KafkaProducer { max_linger: Duration::from_millis(max_linger), ..KafkaProducer::default() };
+            let config = client_config(&KafkaClient { producer, ..client() }, None, awaited).expect("a configuration");
+            assert_eq!(config.get("linger.ms"), Some(linger));
+        }
+    }
+
+    #[test]
     fn a_message_lives_shorter_than_a_lease() {
         for (lease, life, linger) in [(10_000, "8000", "1000"), (60_000, "8000", "1000"), (1_000, "800", "200")] {
             let producer = KafkaProducer { max_linger: Duration::from_secs(1), ..KafkaProducer::default() };
             let client = KafkaClient { producer, ..client() };
-            let config = client_config(&client, Some(Duration::from_millis(lease))).expect("a configuration");
+            let config = client_config(&client, Some(Duration::from_millis(lease)), true).expect("a configuration");
             assert_eq!((config.get("message.timeout.ms"), config.get("linger.ms")), (Some(life), Some(linger)));
             let taken: Result<BaseProducer, _> = config.create();
             assert!(taken.is_ok(), "{:?}", taken.err());
@@ -308,9 +329,9 @@ mod tests {
         std::fs::write(&file, "me\nsecret\nmore\n").expect("written");
         expect(&sasl(file.clone()), &[("sasl.username", "me"), ("sasl.password", "secret")]);
         std::fs::write(&file, "me\n").expect("written");
-        let error = client_config(&sasl(file.clone()), None).expect_err("no password").to_string();
+        let error = client_config(&sasl(file.clone()), None, true).expect_err("no password").to_string();
         assert!(error.starts_with("kafka.c.sasl.file: ") && error.ends_with("the name and the password"), "{error}");
-        let error = client_config(&sasl(folder.path().join("none")), None).expect_err("no file").to_string();
+        let error = client_config(&sasl(folder.path().join("none")), None, true).expect_err("no file").to_string();
         assert!(error.contains("No such file"), "{error}");
     }
 }
