@@ -19,6 +19,7 @@ mod outage;
 mod outbox;
 mod owner;
 mod patience;
+mod puts;
 mod quotas;
 mod registry;
 mod scan;

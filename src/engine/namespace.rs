@@ -12,6 +12,7 @@ use super::backlog::Backlog;
 use super::census::{Census, Numbers};
 use super::error::{Bound, EngineError};
 use super::patience::Begun;
+use super::puts::Puts;
 use super::quotas::{Place, Places};
 use super::registry::{Registry, Rejected};
 use super::schedule::{Next, Schedule};
@@ -41,6 +42,8 @@ pub struct NamespaceEngine {
     /// For its wake-ups.
     pub(super) places: Arc<Places>,
     pub(super) census: Census,
+    /// Of notifications, as far as it is not known what became of them.
+    pub(super) puts: Puts,
     registry: Registry,
     loading: Arc<Semaphore>,
     in_flight: Arc<Semaphore>,
@@ -109,6 +112,7 @@ impl NamespaceEngine {
             schedule,
             places,
             census: Census::default(),
+            puts: Puts::new(shared.clock.clone()),
             registry: Registry::new(queue_limit(&shared.options)),
             loading: Arc::new(Semaphore::new(shared.options.loading_limit)),
             in_flight: Arc::new(Semaphore::new(shared.options.steps_in_flight_per_namespace)),

@@ -62,13 +62,16 @@ impl NamespaceEngine {
     /// Puts an entry until it is known to stand, within the deadline; under another id, if it turns out that another
     /// notification has its own.
     ///
-    /// INVARIANT: while it is not known what became of a put, only the same bytes under the same id are put again. Should
-    /// the entry have stood, been delivered and gone meanwhile, the record's notes recognise it, unless more than
+    /// INVARIANT: while it is not known what became of a put, only the same bytes under the same id are put again, and only
+    /// by an owner. Should the entry have stood, been delivered and gone meanwhile, [`Puts`](super::puts::Puts) recognise
+    /// it here; elsewhere, and after a crash, where it can only come late, the record's notes do, unless more than
     /// [`KEPT_NOTES`](crate::machine::KEPT_NOTES) others have taken effect since.
     async fn put(&self, key: &MachineKey, it: &mut Notification, due: i64, deadline: i64) -> Result<(), EngineError> {
         let Shared { storage, clock, stopping, outage, snowflakes, .. } = &*self.shared;
         let retries = &self.options.storage_retries;
+        let tenure = self.check_owned(&key.id)?;
         let (mut attempt, mut ids) = (0, 1);
+        let mut put = self.puts.begin(it.id);
         // Whether a put of this id may stand, or may still come to stand.
         let mut unknown = false;
         loop {
@@ -77,7 +80,12 @@ impl NamespaceEngine {
                 outage.over();
             }
             let error = match outcome {
-                Outcome::Committed => return Ok(()),
+                Outcome::Committed => {
+                    if !unknown {
+                        put.settled();
+                    }
+                    return Ok(());
+                }
                 Outcome::Conflict | Outcome::TagTaken if ids < MOST_IDS => {
                     tracing::warn!(
                         machine_ns = key.ns.as_str(),
@@ -86,9 +94,12 @@ impl NamespaceEngine {
                          a `snowflake_machine_id` of its own"
                     );
                     (it.id, ids, unknown) = (snowflakes.next(), ids + 1, false);
+                    put.settled();
+                    put = self.puts.begin(it.id);
                     continue;
                 }
                 Outcome::Conflict | Outcome::TagTaken => {
+                    put.settled();
                     let text = format!("other notifications have each of {MOST_IDS} new ids");
                     return Err(StorageError::Unavailable(text).into());
                 }
@@ -104,8 +115,12 @@ impl NamespaceEngine {
             let until = clock.now().saturating_add(wait);
             let last =
                 delay.is_none() || until >= deadline || out_of_reach || matches!(error, StorageError::Corrupt(_));
+            if last && unknown {
+                return Err(EngineError::TimedOut);
+            }
             if last {
-                return Err(if unknown { EngineError::TimedOut } else { error.into() });
+                put.settled();
+                return Err(error.into());
             }
             tracing::warn!(
                 mg_pulse_event_id = "mg_core_machine_lifecycle_transient_error",
@@ -125,6 +140,16 @@ impl NamespaceEngine {
                     return Err(if unknown { EngineError::Killed } else { EngineError::Stopping });
                 }
                 () = clock.sleep_until(until) => {}
+            }
+            if put.has_taken_effect() {
+                return Ok(());
+            }
+            match self.check_owned(&key.id) {
+                Ok(present) if present == tenure => {}
+                // Others may have delivered it meanwhile.
+                Ok(_) | Err(_) if unknown => return Err(EngineError::TimedOut),
+                Ok(_) => {}
+                Err(error) => return Err(error),
             }
             attempt = attempt.saturating_add(1);
         }

@@ -68,8 +68,8 @@ impl Shared {
 
 impl NamespaceEngine {
     /// The one place that refuses what is another instance's to do.
-    pub(super) fn check_owned(&self, id: &MachineId) -> Result<(), EngineError> {
-        self.shared.tenure(|shards| shards.of(&self.key(id.clone()))).map(drop)
+    pub(super) fn check_owned(&self, id: &MachineId) -> Result<Option<Tenure>, EngineError> {
+        self.shared.tenure(|shards| shards.of(&self.key(id.clone())))
     }
 
     pub(super) fn owns(&self, id: &MachineId) -> bool {

@@ -76,6 +76,9 @@ impl Worker {
         match loaded {
             Ok(loaded) => {
                 let record = loaded.map(|loaded| Arc::new(loaded.record));
+                if let Some(record) = &record {
+                    self.namespace.puts.took_effect(&record.handled);
+                }
                 self.ownership.read();
                 self.outbox.noted();
                 self.change(|cell| *cell = Some(Cached::new(record.clone())));
@@ -326,6 +329,9 @@ impl Worker {
         self.outbox.noted();
         self.committed_events |= !events.is_empty();
         self.count(record, next.as_deref(), impact);
+        if let (Impact::Notification(_), Some(next)) = (impact, &next) {
+            self.namespace.puts.took_effect(&next.handled);
+        }
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| match next {
             // What was rewritten is read again when it is wanted.

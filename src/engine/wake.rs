@@ -258,7 +258,11 @@ impl Worker {
             };
         };
         let (id, context, impact) = (first.id, first.context.clone(), Impact::Notification(first));
-        match (dispatch(record.as_deref(), &impact, self.shared().clock.now()), record) {
+        let dispatch = match self.namespace.puts.has_taken_effect(id) {
+            true => Dispatch::Discard,
+            false => dispatch(record.as_deref(), &impact, self.shared().clock.now()),
+        };
+        match (dispatch, record) {
             (Dispatch::Park, record) => {
                 self.namespace.metrics.notification_error.inc();
                 self.namespace.metrics.delivery_rescheduled.inc();

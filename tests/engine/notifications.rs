@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use machinegun::clock::Snowflakes;
 use machinegun::engine::{EngineError, SchedulerOptions};
-use machinegun::machine::{Impact, Notification, Outcome, Refusal, RequestContext, Status};
+use machinegun::machine::{Impact, KEPT_NOTES, Notification, Outcome, Refusal, RequestContext, Status};
 use machinegun::processor::{Ask, Question};
 use machinegun::storage;
 use machinegun::wire::{HistoryRange, Value};
@@ -25,6 +25,8 @@ on_every_storage!(
     a_notification_whose_id_another_instance_has_made_is_not_lost,
     a_notification_whose_put_was_lost_is_put_again_and_takes_effect_once,
     a_notification_that_was_delivered_before_its_put_was_settled_takes_effect_once,
+    a_notification_whose_put_was_lost_is_not_doubled_after_many_others_have_come,
+    a_notifications_put_that_is_done_late_does_not_double_it_after_many_others_have_come,
     a_notification_that_can_not_be_put_is_refused_or_unknown_by_its_deadline,
     a_notification_whose_commit_was_lost_takes_effect_once,
     disabled_notifications_are_accepted_and_wait,
@@ -272,6 +274,59 @@ async fn a_notification_that_was_delivered_before_its_put_was_settled_takes_effe
     assert_eq!(mg.storage.inner().notifications(&mg.key("m"), 10).await.unwrap(), []);
     assert_eq!(texts(&mg, "m").await, ["a", "b"]);
     assert_eq!(mg.processor.count(), 3);
+}
+
+/// So many take effect that the record has notes of the last ones alone.
+async fn many_others(mg: &World) {
+    for other in 0..2 * KEPT_NOTES {
+        mg.notify("m", &other.to_string()).await.unwrap();
+    }
+    // The first question was about the machine's start, and the second about the one whose put was lost.
+    mg.processor.question(2 + 2 * KEPT_NOTES).await;
+    mg.settle().await;
+}
+
+async fn a_notification_whose_put_was_lost_is_not_doubled_after_many_others_have_come(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.processor.behave(noting);
+    mg.storage.then_entry(Fault::Unknown { applied: true });
+    let between = async {
+        until(|| mg.storage.entries.load(Ordering::SeqCst) == 1).await;
+        many_others(&mg).await;
+        mg.advance(1_000);
+    };
+    let (notified, ()) = tokio::join!(mg.notify("m", "a"), between);
+    assert!(notified.is_ok(), "{notified:?}");
+    assert_eq!(mg.storage.entries.load(Ordering::SeqCst), 1 + 2 * KEPT_NOTES, "it is not put again");
+    mg.turn(1_000_000).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await.iter().filter(|text| *text == "a").count(), 1);
+}
+
+async fn a_notifications_put_that_is_done_late_does_not_double_it_after_many_others_have_come(mg: Mg) {
+    let mg = mg.start().await;
+    mg.machine("m", done()).await;
+    mg.processor.behave(noting);
+    let key = mg.key("m");
+    mg.storage.then_entry(Fault::Unknown { applied: true });
+    let now = mg.clock.now();
+    let between = async {
+        until(|| mg.storage.entries.load(Ordering::SeqCst) == 1).await;
+        let waiting = mg.storage.inner().notifications(&key, 10).await.unwrap();
+        mg.advance(1_000);
+        waiting.into_iter().next().expect("the entry")
+    };
+    let (notified, entry) = tokio::join!(mg.notify("m", "a"), between);
+    assert!(notified.is_ok(), "{notified:?}");
+    many_others(&mg).await;
+    // What was sent first and not answered comes to its end now.
+    assert_eq!(mg.storage.inner().put_notification(&key, &entry, now).await, storage::Outcome::Committed);
+    mg.notify("m", "last").await.unwrap();
+    until(|| mg.processor.asks().last().is_some_and(|ask| ask == "notification last")).await;
+    mg.settle().await;
+    assert_eq!(texts(&mg, "m").await.iter().filter(|text| *text == "a").count(), 1);
+    assert_eq!(mg.storage.inner().notifications(&key, 10).await.unwrap(), []);
 }
 
 async fn a_notification_that_can_not_be_put_is_refused_or_unknown_by_its_deadline(mg: Mg) {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use machinegun::engine::EngineError;
-use machinegun::machine::{Impact, Outcome, Refusal};
+use machinegun::machine::{Impact, KEPT_NOTES, Outcome, Refusal};
 use machinegun::processor::{Ask, Question};
 use machinegun::storage::StorageError;
 use machinegun::wire::Value;
 
+use crate::faulty::Fault;
 use crate::on_every_shared_storage;
 use crate::recorder::Recorder;
 use crate::scripted::{content, done, reply, text};
@@ -31,6 +32,7 @@ on_every_shared_storage!(
     a_machine_that_was_not_found_is_looked_for_again,
     a_history_that_went_with_its_machine_is_no_corruption,
     a_tenure_lost_and_regained_reads_again,
+    a_notification_whose_put_was_lost_is_not_put_again_once_its_shard_is_anothers,
     a_step_that_waited_until_its_lease_was_gone_is_not_begun,
     a_step_that_runs_when_its_lease_goes_is_finished,
     a_lost_shards_timer_is_fired_by_the_taker_alone,
@@ -269,6 +271,32 @@ async fn a_tenure_lost_and_regained_reads_again(mg: Mg) {
     assert_eq!(reads(&a).0, before.0 + 1);
     assert_eq!(a.metric("machinegun_commit_conflicts_total", "ns"), 0);
     assert_eq!(texts(&b, "m").await, ["a", "b", "c", "d", "e"]);
+}
+
+/// The new owner has delivered it, and many others since.
+async fn a_notification_whose_put_was_lost_is_not_put_again_once_its_shard_is_anothers(mg: Mg) {
+    let (a, b) = (owner(&mg).await, mg.instance().await);
+    a.machine("m", done()).await;
+    b.processor.behave(noting);
+    a.storage.then_entry(Fault::Unknown { applied: true });
+    let between = async {
+        until(|| a.storage.entries.load(Ordering::SeqCst) == 1).await;
+        a.lose();
+        b.take().await;
+        for other in 0..2 * KEPT_NOTES {
+            b.notify("m", &other.to_string()).await.unwrap();
+        }
+        b.processor.question(1 + 2 * KEPT_NOTES).await;
+        b.settle().await;
+        // Not even if it comes back.
+        b.lose();
+        a.take().await;
+        a.advance(1_000);
+    };
+    let (notified, ()) = tokio::join!(a.notify("m", "a"), between);
+    assert_eq!(notified, Err(EngineError::TimedOut), "nobody knows here");
+    assert_eq!(a.storage.entries.load(Ordering::SeqCst), 1);
+    assert_eq!(texts(&a, "m").await.iter().filter(|text| *text == "a").count(), 1);
 }
 
 async fn a_step_that_waited_until_its_lease_was_gone_is_not_begun(mg: Mg) {
