@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::stream::Watch;
+use super::watch::Watch;
 
 /// Connections that were asked to leave and are still there, at most: so far the bound may be overrun for a moment.
 const MOST_LEAVING: usize = 64;
@@ -72,7 +72,7 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stream::Phase;
+    use super::super::watch::Phase;
     use super::*;
 
     #[test]

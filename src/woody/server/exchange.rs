@@ -19,7 +19,7 @@ use super::head::{Head, THRIFT};
 use super::refusal::{ERROR_CLASS, ERROR_REASON, Refusal};
 use super::routes::{BadEscape, Routes, Target};
 use super::settings::{Connections, ServerSettings};
-use super::stream::{Phase, Watch};
+use super::watch::{Phase, Watch};
 use super::{MethodKind, Original, Plain, Reply, Request as Call, Service};
 use crate::clock::Clock;
 use crate::telemetry::{scope, trace};

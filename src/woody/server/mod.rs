@@ -12,10 +12,12 @@ mod accept;
 mod crowd;
 mod exchange;
 mod head;
+mod head_scan;
 mod refusal;
 mod routes;
 mod settings;
 mod stream;
+mod watch;
 
 use std::future::Future;
 

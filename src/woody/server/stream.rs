@@ -6,57 +6,22 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
+use super::head_scan::HeadScan;
 use super::settings::ServerSettings;
+use super::watch::{Phase, Watch};
 
 /// How long a closed connection still listens to a client that is sending, so that the last reply is not lost to a
 /// connection reset.
 const LINGER: Duration = Duration::from_secs(1);
 
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-
-/// Where a connection is in its exchange, which says how long the client may be silent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Nothing has come yet.
-    Fresh = 0,
-    /// Between two requests.
-    Idle = 1,
-    /// Some of a request's headers are here.
-    Head = 2,
-    /// The request's body is being read.
-    Body = 3,
-    /// The request is being handled; the client owes nothing.
-    Busy = 4,
-    /// The reply went out early; the rest of the body is skipped.
-    Skip = 5,
-}
-
-/// What the socket and the exchange above it tell each other.
-#[derive(Debug)]
-pub(super) struct Watch {
-    /// A count of changes, and the phase in the lowest three bits: a timer is armed anew when it differs.
-    phase: AtomicU32,
-    unread: AtomicBool,
-    ambiguous: AtomicBool,
-    /// Some of a reply is still to be taken by the client.
-    stalled: AtomicBool,
-    born: Instant,
-    /// Milliseconds between that and the last time that the connection became idle.
-    idle_since: AtomicU64,
-    leaving: AtomicBool,
-    leave: Notify,
-    /// One of those beyond all places.
-    spare: bool,
-}
 
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -88,35 +53,6 @@ struct Pace {
     bytes: u64,
 }
 
-/// Counts `content-length` lines, of which hyper drops an equal second one in silence. What follows a request without a
-/// pause (pipelining) is not looked at: two equal lengths are no ambiguity there either.
-#[derive(Debug, Default)]
-struct HeadScan {
-    /// The first bytes of the line that has not ended yet.
-    line: [u8; CONTENT_LENGTH.len()],
-    length: usize,
-    started: bool,
-    ended: bool,
-    lengths: u32,
-}
-
-const CONTENT_LENGTH: [u8; 15] = *b"content-length:";
-
-// === impl Phase ===
-
-impl Phase {
-    fn of(value: u32) -> Self {
-        match value & 7 {
-            0 => Self::Fresh,
-            1 => Self::Idle,
-            2 => Self::Head,
-            3 => Self::Body,
-            4 => Self::Busy,
-            _ => Self::Skip,
-        }
-    }
-}
-
 // === impl Pace ===
 
 impl Pace {
@@ -129,115 +65,6 @@ impl Pace {
         let earned = Duration::from_millis(self.bytes.saturating_mul(1_000) / least.max(1));
         let left = silence.saturating_add(earned).saturating_sub(self.since.elapsed());
         left.min(silence)
-    }
-}
-
-// === impl Watch ===
-
-impl Watch {
-    pub(super) fn new(spare: bool) -> Arc<Self> {
-        Arc::new(Self {
-            phase: AtomicU32::new(0),
-            unread: AtomicBool::new(false),
-            ambiguous: AtomicBool::new(false),
-            stalled: AtomicBool::new(false),
-            born: Instant::now(),
-            idle_since: AtomicU64::new(0),
-            leaving: AtomicBool::new(false),
-            leave: Notify::new(),
-            spare,
-        })
-    }
-
-    /// Returns what [`Self::leave`] needs.
-    pub(super) fn enter(&self, phase: Phase) -> u32 {
-        if phase == Phase::Idle {
-            self.note_idle();
-        }
-        let changes = (self.phase.load(Ordering::Relaxed) >> 3).wrapping_add(1);
-        let value = changes << 3 | phase as u32;
-        self.phase.store(value, Ordering::Release);
-        value
-    }
-
-    fn note_idle(&self) {
-        self.idle_since.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    /// Enters `phase`, unless something else happened since `value` was given out.
-    pub(super) fn leave(&self, value: u32, phase: Phase) {
-        self.note_idle();
-        let next = (value >> 3).wrapping_add(1) << 3 | phase as u32;
-        let _ = self.phase.compare_exchange(value, next, Ordering::AcqRel, Ordering::Relaxed);
-    }
-
-    pub(super) fn phase(&self) -> Phase {
-        Phase::of(self.phase.load(Ordering::Acquire))
-    }
-
-    /// The connection will close with some of a request unread.
-    pub(super) fn leave_unread(&self) {
-        self.unread.store(true, Ordering::Release);
-    }
-
-    /// For how long the client has asked for nothing and been owed nothing. None: it has not, or it was told to leave.
-    pub(super) fn idle_for(&self, now: Instant) -> Option<Duration> {
-        let idle = matches!(self.phase(), Phase::Fresh | Phase::Idle)
-            && !self.stalled.load(Ordering::Relaxed)
-            && !self.is_leaving();
-        let since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
-        idle.then(|| now.saturating_duration_since(self.born).saturating_sub(since))
-    }
-
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
-    }
-
-    /// Asks the connection to make room for another.
-    pub(super) fn tell_to_leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
-        self.leave.notify_one();
-    }
-
-    /// Returns once it was told to leave.
-    pub(super) async fn told_to_leave(&self) {
-        self.leave.notified().await;
-    }
-
-    /// Whether this connection is one of those beyond all places.
-    pub(super) fn is_spare(&self) -> bool {
-        self.spare
-    }
-
-    /// The request had more than one `content-length`.
-    pub(super) fn ambiguous_length(&self) -> bool {
-        self.ambiguous.load(Ordering::Acquire)
-    }
-}
-
-// === impl HeadScan ===
-
-impl HeadScan {
-    fn feed(&mut self, bytes: &[u8]) {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.ended {
-                return;
-            }
-            let taken = part.len().min(self.line.len() - self.length);
-            self.line[self.length..self.length + taken].copy_from_slice(&part[..taken]);
-            self.length += taken;
-            if part.ends_with(b"\n") {
-                match &self.line[..self.length] {
-                    // Empty lines are allowed before the request line, and end the headers behind it.
-                    b"\n" | b"\r\n" => self.ended = self.started,
-                    line => {
-                        self.started = true;
-                        self.lengths += u32::from(line.eq_ignore_ascii_case(&CONTENT_LENGTH));
-                    }
-                }
-                self.length = 0;
-            }
-        }
     }
 }
 
@@ -293,7 +120,7 @@ impl Stream {
 
     fn scan(&mut self, bytes: &[u8]) {
         self.head.feed(bytes);
-        self.watch.ambiguous.store(self.head.lengths > 1, Ordering::Release);
+        self.watch.note_ambiguous_length(self.head.is_ambiguous());
     }
 
     fn sleep(&mut self, time: Duration) {
@@ -306,7 +133,7 @@ impl Stream {
 
     /// Ready with the phase in which the client was silent for too long.
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<Phase> {
-        let value = self.watch.phase.load(Ordering::Acquire);
+        let value = self.watch.value();
         let phase = Phase::of(value);
         if self.armed != Some(value) {
             let time = match phase {
@@ -368,7 +195,7 @@ impl Stream {
         if let Poll::Ready(error) = self.poll_exchange(context) {
             return Poll::Ready(Err(error));
         }
-        self.watch.stalled.store(true, Ordering::Relaxed);
+        self.watch.stalls(true);
         let time = self.going.get_or_insert_with(Pace::begin).patience(self.write, self.least_pace);
         if !time.is_zero() {
             let timer = self.write_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
@@ -438,7 +265,7 @@ impl AsyncWrite for Stream {
         }
         // It flushes when nothing is left to be written.
         self.going = None;
-        self.watch.stalled.store(false, Ordering::Relaxed);
+        self.watch.stalls(false);
         Pin::new(&mut self.socket).poll_flush(context)
     }
 
@@ -446,7 +273,7 @@ impl AsyncWrite for Stream {
         if !self.lingering {
             ready!(Pin::new(&mut self.socket).poll_shutdown(context))?;
             // A request that was refused for its headers is still in that phase.
-            if !self.watch.unread.load(Ordering::Acquire) && self.watch.phase() != Phase::Head {
+            if !self.watch.is_unread() && self.watch.phase() != Phase::Head {
                 return Poll::Ready(Ok(()));
             }
             self.lingering = true;
@@ -490,19 +317,5 @@ mod tests {
         assert_eq!(after(60, 6_000), 10.0, "it has kept up");
         assert_eq!(after(60, 5_500), 5.0);
         assert_eq!(after(60, 60), 0.0, "a byte a second");
-    }
-
-    #[test]
-    fn content_lengths_are_counted_however_the_bytes_are_cut() {
-        let head =
-            b"\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nx: content-length: 3\r\ncontent-length:3\r\n\r\n\
-                     content-length: 1\r\n";
-        for cut in 0..head.len() {
-            let mut scan = HeadScan::default();
-            scan.feed(&head[..cut]);
-            scan.feed(&head[cut..]);
-            assert_eq!(scan.lengths, 2, "cut at {cut}");
-            assert!(scan.ended);
-        }
     }
 }
