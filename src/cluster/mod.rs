@@ -246,7 +246,7 @@ impl Cluster {
     /// Lets the engine forget the machines of shards that were lost; nobody waits for that.
     fn drop_machines(&self, lost: Vec<Shard>) {
         let engine = self.engine.clone();
-        self.home.spawn(async move { engine.release(&lost).await });
+        self.home.spawn(async move { engine.drop_lost(&lost).await });
     }
 
     fn lease_runtime(&self) -> &Handle {

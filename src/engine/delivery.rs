@@ -1,18 +1,20 @@
 //! One attempt to deliver a parcel to a sink: as a task beside the machine's worker, or polled by that.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::namespace::NamespaceEngine;
+use super::owner::Claim;
 use crate::clock::Elapsed;
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{Epoch, MachineKey, Parcel};
-use crate::sink::{Content, Delivery, Receipt, Sink, SinkError};
+use crate::sink::{Content, Delivery, Leave, Receipt, Sink, SinkError};
 use crate::storage::StorageError;
 use crate::telemetry::metrics::Stored;
 use crate::telemetry::trace::traced;
@@ -39,6 +41,8 @@ pub(super) struct Job {
     pub(super) behind: i64,
     /// The parcel's events, if they are in memory.
     pub(super) held: Option<Vec<Bytes>>,
+    /// None: it is made whoever owns the machine.
+    pub(super) claim: Option<Claim>,
     /// Of the step that made the events, as far as it is known.
     pub(super) scope: Span,
 }
@@ -48,34 +52,67 @@ pub(super) struct Sent {
     pub(super) sink: usize,
     /// What was sent: maybe only the beginning of what was to be sent.
     pub(super) parcel: Parcel,
-    pub(super) result: Result<Receipt, SinkError>,
+    pub(super) result: Result<Receipt, Undelivered>,
     pub(super) scope: Span,
+}
+
+#[derive(Debug)]
+pub(super) enum Undelivered {
+    Refused(SinkError),
+    /// It was not this instance's to make any more, or is again under another tenure: the machine's owner sends what is
+    /// owed then.
+    Disowned,
+}
+
+/// By which the worker reaches a delivery that is a task of its own.
+#[derive(Debug, Default)]
+pub(super) struct Reins {
+    /// Told, a waiting attempt is made at once.
+    hurry: Notify,
+    /// The machine is being handed over, and is nobody else's until this is cancelled.
+    given: OnceLock<CancellationToken>,
+}
+
+// === impl Reins ===
+
+impl Reins {
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    pub(super) fn give(&self, until: &CancellationToken) {
+        // Handed over a second time, it has ended or goes on as it was told first.
+        let _ = self.given.set(until.clone());
+        self.hurry();
+    }
 }
 
 // === impl Job ===
 
 impl Job {
     /// Begins at `not_before` (unix milliseconds), unless somebody hurries it. Ends, whatever the sink does.
-    pub(super) async fn run(mut self, not_before: i64, hurry: Arc<Notify>) -> Sent {
+    pub(super) async fn run(mut self, not_before: i64, reins: Arc<Reins>) -> Sent {
         let namespace = self.namespace.clone();
         let clock = namespace.clock();
         tokio::select! {
             biased;
             () = clock.sleep_until(not_before) => {}
-            () = hurry.notified() => {}
+            () = reins.hurry.notified() => {}
         }
+        let leave = self.leave(Some(reins));
         let until = clock.now().saturating_add(LONGEST_ATTEMPT_MS);
-        let result = match clock.timeout_at(until, self.attempt()).await {
+        let result = match clock.timeout_at(until, self.attempt(&leave)).await {
             Ok(result) => result,
             Err(Elapsed) => Err(SinkError::Unavailable("it did not answer in time".to_owned())),
         };
-        self.sent(result)
+        self.sent(result, &leave)
     }
 
     /// At once, for a sink that ends by itself.
     pub(super) async fn run_promptly(mut self) -> Sent {
-        let result = self.attempt().await;
-        self.sent(result)
+        let leave = self.leave(None);
+        let result = self.attempt(&leave).await;
+        self.sent(result, &leave)
     }
 
     /// Whether it costs no task: its events are at hand, and the sink takes them at once.
@@ -87,17 +124,30 @@ impl Job {
         entries.is_some_and(|entries| self.to.is_prompt(entries))
     }
 
-    async fn attempt(&mut self) -> Result<Receipt, SinkError> {
+    fn leave(&self, reins: Option<Arc<Reins>>) -> Leave {
+        let Some(claim) = self.claim.clone() else { return Leave::default() };
+        Leave::as_long_as(move || claim.stands(reins.as_ref().and_then(|reins| reins.given.get())))
+    }
+
+    async fn attempt(&mut self, leave: &Leave) -> Result<Receipt, SinkError> {
         let scope = self.scope.clone();
-        let attempt = AssertUnwindSafe(self.deliver().instrument(scope)).catch_unwind();
+        let attempt = AssertUnwindSafe(self.deliver(leave).instrument(scope)).catch_unwind();
         attempt.await.unwrap_or_else(|_| Err(SinkError::Unavailable("it panicked".to_owned())))
     }
 
-    fn sent(self, result: Result<Receipt, SinkError>) -> Sent {
+    fn sent(self, result: Result<Receipt, SinkError>, leave: &Leave) -> Sent {
+        let result = result.map_err(|error| match leave.stands() {
+            true => Undelivered::Refused(error),
+            false => Undelivered::Disowned,
+        });
         Sent { sink: self.sink, parcel: self.parcel, result, scope: self.scope }
     }
 
-    async fn deliver(&mut self) -> Result<Receipt, SinkError> {
+    async fn deliver(&mut self, leave: &Leave) -> Result<Receipt, SinkError> {
+        let disowned = || Err(SinkError::Unavailable("another instance may own the machine".to_owned()));
+        if !leave.stands() {
+            return disowned();
+        }
         let content = match &self.parcel {
             Parcel::Lifecycle(lifecycle) => Content::Lifecycle(lifecycle.clone()),
             Parcel::Events { epoch, first, last } => {
@@ -120,7 +170,12 @@ impl Job {
             mg.machine.id = %self.key.id,
         );
         failpoint::reached(Failpoint::BeforeDelivery);
-        let receipt = self.to.publish(Delivery { key: self.key.clone(), content }).instrument(span).await?;
+        // Reading may have taken long.
+        if !leave.stands() {
+            return disowned();
+        }
+        let delivery = Delivery { key: self.key.clone(), content, leave: leave.clone() };
+        let receipt = self.to.publish(delivery).instrument(span).await?;
         failpoint::reached(Failpoint::AfterDelivery);
         let taken = receipt.taken.unwrap_or(sent).min(sent);
         if taken == 0 {

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::SinkOptions;
 use super::backlog::{Backlog, Owed, Share, Stuck};
-use super::delivery::{Job, Sent};
+use super::delivery::{Job, Reins, Sent, Undelivered};
 use super::error::EngineError;
 use super::worker::Worker;
 use crate::clock::random_unit;
@@ -77,8 +77,8 @@ struct Delivering {
     _owed: Owed,
     /// The last attempt failed for what only somebody's mending helps.
     stuck: Option<Stuck>,
-    /// Told, a waiting attempt is made at once. None: it has been made.
-    hurry: Option<Arc<Notify>>,
+    /// None: it is handed over already.
+    reins: Option<Arc<Reins>>,
 }
 
 // === impl Outbox ===
@@ -114,11 +114,18 @@ impl Outbox {
 
     /// Deliveries that wait for their next attempt have it now, to these sinks.
     pub(super) fn hurry(&self, wanted: impl Fn(usize) -> bool) {
-        for (sink, road) in self.roads.iter().flat_map(|roads| &roads.roads).enumerate() {
-            if let Some(hurry) = road.delivery.as_ref().filter(|_| wanted(sink)).and_then(|it| it.hurry.as_ref()) {
-                hurry.notify_one();
-            }
-        }
+        self.reins().filter(|(sink, _)| wanted(*sink)).for_each(|(_, reins)| reins.hurry());
+    }
+
+    /// As `hurry`, to all; and they may be made until `until` is cancelled, though the machine is owned no more.
+    pub(super) fn give(&self, until: &CancellationToken) {
+        self.reins().for_each(|(_, reins)| reins.give(until));
+    }
+
+    /// Of deliveries that can be reached, each with its sink.
+    fn reins(&self) -> impl Iterator<Item = (usize, &Reins)> {
+        let roads = self.roads.iter().flat_map(|roads| &roads.roads).enumerate();
+        roads.filter_map(|(sink, road)| Some((sink, &**road.delivery.as_ref()?.reins.as_ref()?)))
     }
 
     fn road(&mut self, sink: usize) -> Option<&mut Road> {
@@ -169,8 +176,8 @@ impl Roads {
 // === impl Delivering ===
 
 impl Delivering {
-    fn new(behind: i64, owed: Owed, hurry: Option<Arc<Notify>>) -> Self {
-        Self { attempt: 0, failing_since: None, retries: 0, behind, _owed: owed, stuck: None, hurry }
+    fn new(behind: i64, owed: Owed, reins: Option<Arc<Reins>>) -> Self {
+        Self { attempt: 0, failing_since: None, retries: 0, behind, _owed: owed, stuck: None, reins }
     }
 
     /// Until the next attempt. A debt is tried for ever, so past the policy's end its last delay goes on.
@@ -193,6 +200,15 @@ impl Delivering {
 impl Worker {
     /// Sends what is owed and not under way.
     pub(super) fn ship(&mut self) {
+        self.send_owed(false);
+    }
+
+    /// As `ship`, and somebody waits for it.
+    pub(super) fn ship_awaited(&mut self) {
+        self.send_owed(true);
+    }
+
+    fn send_owed(&mut self, awaited: bool) {
         if self.namespace.backlogs.is_empty() {
             return;
         }
@@ -204,7 +220,8 @@ impl Worker {
         }
         // A delivery that begins now would be given up in a moment, unless somebody waits for it; or another instance
         // makes it too.
-        let leaving = self.shared().stopping.is_cancelled() || !self.is_owned();
+        let current = self.is_current();
+        let leaving = self.shared().stopping.is_cancelled() || !current;
         let now = self.shared().clock.now();
         // The latest that the commit can have been: it may have left the due where it was.
         let owed_since =
@@ -215,22 +232,23 @@ impl Worker {
             let Some(road) = roads.roads.get_mut(sink) else { continue };
             road.share.set(unsent.map_or(0, Unsent::entries));
             let Some((parcel, behind)) = unsent.and_then(|it| Some((it.parcels.first()?, it.behind))) else { continue };
-            if road.delivery.is_some() || (leaving && !options.before_reply) {
+            if road.delivery.is_some() || (leaving && !(awaited && options.before_reply)) {
                 continue;
             }
             let owed = road.share.backlog.owed(owed_since.min(now));
             let held = self.held(parcel, record.epoch);
-            let job = Job { behind, held, ..self.job(sink, options, parcel.clone()) };
+            let claim = self.claim().filter(|_| current);
+            let job = Job { behind, held, claim, ..self.job(sink, options, parcel.clone()) };
             if let Some(roads) = &mut self.outbox.roads {
-                let hurry = if job.is_prompt() {
+                let reins = if job.is_prompt() {
                     roads.hand(job);
                     None
                 } else {
-                    let hurry = Arc::new(Notify::new());
-                    roads.under_way.spawn(job.run(now, hurry.clone()));
-                    Some(hurry)
+                    let reins = Arc::new(Reins::default());
+                    roads.under_way.spawn(job.run(now, reins.clone()));
+                    Some(reins)
                 };
-                roads.roads[sink].delivery = Some(Delivering::new(behind, owed, hurry));
+                roads.roads[sink].delivery = Some(Delivering::new(behind, owed, reins));
             }
         }
     }
@@ -249,30 +267,49 @@ impl Worker {
             none if none.is_none() => self.scope(&RequestContext::default()),
             scope => scope,
         };
-        Job { namespace, key, sink, to: options.sink.clone(), parcel, behind: 0, held: None, scope }
+        let (to, claim) = (options.sink.clone(), self.claim());
+        Job { namespace, key, sink, to, parcel, behind: 0, held: None, claim, scope }
     }
 
     /// Notes what became of a delivery, and sends what comes next.
     pub(super) async fn sent(&mut self, sent: Sent) -> Result<(), SinkError> {
-        let Sent { sink, parcel, result, scope } = sent;
-        self.sorted(sink, parcel, result).instrument(scope).await
+        self.sorted(sent, false).await
     }
 
-    async fn sorted(
-        &mut self,
-        sink: usize,
-        parcel: Parcel,
-        result: Result<Receipt, SinkError>,
-    ) -> Result<(), SinkError> {
-        match result {
-            Ok(receipt) => {
-                self.acknowledge(sink, &parcel, receipt).await;
-                Ok(())
+    async fn sorted(&mut self, sent: Sent, awaited: bool) -> Result<(), SinkError> {
+        let Sent { sink, parcel, result, scope } = sent;
+        let sorted = async {
+            match result {
+                Ok(receipt) => self.acknowledge(sink, &parcel, receipt).await,
+                Err(Undelivered::Disowned) => self.give_up(sink).await,
+                Err(Undelivered::Refused(error)) => {
+                    self.try_again(sink, parcel, &error);
+                    return Err(error);
+                }
             }
-            Err(error) => {
-                self.try_again(sink, parcel, &error);
-                Err(error)
-            }
+            self.send_owed(awaited);
+            Ok(())
+        };
+        sorted.instrument(scope).await
+    }
+
+    /// After a conflict, say, the store's record is held no more. It owes what was under way, and maybe more. False: it
+    /// can't be read now.
+    async fn is_held_again(&mut self) -> bool {
+        if self.cached(|_| ()).is_some() || self.load().await.is_ok() {
+            return true;
+        }
+        let soon = self.shared().clock.now().saturating_add(RELOAD_MS);
+        self.namespace.schedule.wake_at(&self.key.id, (soon, Scheduler::Overseer));
+        false
+    }
+
+    /// A delivery that was of another tenure, or is for the machine's next owner to make.
+    async fn give_up(&mut self, sink: usize) {
+        let Some(road) = self.outbox.road(sink) else { return };
+        road.delivery = None;
+        if self.is_current() {
+            self.is_held_again().await;
         }
     }
 
@@ -280,10 +317,8 @@ impl Worker {
         let Some(road) = self.outbox.road(sink) else { return };
         road.delivery = None;
         road.share.backlog.metrics.produced.inc_by(parcel.events());
-        // After a conflict, say, the store's record is held no more. It owes this, and maybe more.
-        if self.cached(|_| ()).is_none() && self.load().await.is_err() {
-            let soon = self.shared().clock.now().saturating_add(RELOAD_MS);
-            return self.namespace.schedule.wake_at(&self.key.id, (soon, Scheduler::Overseer));
+        if !self.is_held_again().await {
+            return;
         }
         let name = self.namespace.options.sinks[sink].name.clone();
         let mut taken = false;
@@ -298,14 +333,13 @@ impl Worker {
         });
         self.outbox.unnoted |= taken;
         failpoint::reached(Failpoint::DeliveryKnown);
-        self.ship();
     }
 
     fn try_again(&mut self, sink: usize, parcel: Parcel, error: &SinkError) {
         let namespace = self.namespace.clone();
         let (options, policy) = (&namespace.options.sinks[sink], &namespace.options.sink_retries);
         let now = self.shared().clock.now();
-        let owned = self.is_owned();
+        let current = self.is_current();
         let Some(Road { share, delivery: Some(delivery) }) = self.outbox.road(sink) else { return };
         let delay = match error {
             SinkError::Unavailable(_) => delivery.delay(policy, now),
@@ -318,11 +352,11 @@ impl Worker {
             SinkError::Misconfigured(reason) => Some(share.backlog.stuck(reason.clone())),
         };
         // Who hurried the last attempt has had it.
-        let hurry = Arc::new(Notify::new());
-        delivery.hurry = Some(hurry.clone());
+        let reins = Arc::new(Reins::default());
+        delivery.reins = Some(reins.clone());
         let (attempt, behind) = (delivery.attempt, delivery.behind);
         share.backlog.metrics.failed(error.name()).inc();
-        if !owned {
+        if !current {
             // It is the next owner's to send.
             if let Some(road) = self.outbox.road(sink) {
                 road.delivery = None;
@@ -341,7 +375,7 @@ impl Worker {
         );
         let job = Job { behind, ..self.job(sink, options, parcel) };
         if let Some(roads) = &mut self.outbox.roads {
-            roads.under_way.spawn(job.run(now.saturating_add(delay), hurry));
+            roads.under_way.spawn(job.run(now.saturating_add(delay), reins));
         }
     }
 
@@ -362,7 +396,7 @@ impl Worker {
             let sent = self.namespace.shared.clock.timeout_at(deadline, self.outbox.next()).await;
             let sent = sent.map_err(|_| EngineError::TimedOut)?;
             let awaited = sinks[sent.sink].before_reply;
-            match self.sent(sent).await {
+            match self.sorted(sent, true).await {
                 Err(error) if awaited => return Err(EngineError::Sink(error)),
                 _ => {}
             }

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -29,6 +30,16 @@ pub(super) struct Ownership {
     fresh: bool,
     /// The worker was told to leave. Those who told it wait until these are dropped.
     released: Vec<TaskTrackerToken>,
+    /// Until this is cancelled nobody else has the shard. None: somebody may have it already.
+    given: Option<CancellationToken>,
+}
+
+/// A machine's shard, and the tenure under which what the machine owes was read.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    shards: Arc<Shards>,
+    shard: Shard,
+    tenure: Tenure,
 }
 
 // === impl Ownership ===
@@ -44,12 +55,24 @@ impl Ownership {
         self.fresh = true;
     }
 
-    pub(super) fn release(&mut self, told: TaskTrackerToken) {
+    pub(super) fn release(&mut self, told: TaskTrackerToken, given: Option<CancellationToken>) {
         self.released.push(told);
+        self.given = given;
     }
 
     pub(super) fn is_released(&self) -> bool {
         !self.released.is_empty()
+    }
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// Whether nobody else can be sending what the machine owes: the tenure goes on, or this instance has ended it itself
+    /// and `given` says that no other has the shard yet.
+    pub(super) fn stands(&self, given: Option<&CancellationToken>) -> bool {
+        let is_given = given.is_some_and(|given| !given.is_cancelled()) && self.shards.is_trusted();
+        is_given || self.shards.tenure(self.shard) == Some(self.tenure)
     }
 }
 
@@ -86,6 +109,8 @@ impl Worker {
         if tenure != self.ownership.tenure {
             self.forget();
             self.ownership.tenure = tenure;
+            // Deliveries that wait are of what was owed under the other: they end, and what is owed now is sent.
+            self.outbox.hurry(|_| true);
             // Its wake-ups may have been dropped meanwhile.
             self.scheduled = None;
         }
@@ -99,6 +124,17 @@ impl Worker {
 
     fn tenure(&self) -> Result<Option<Tenure>, EngineError> {
         self.shared().tenure(|_| self.ownership.shard)
+    }
+
+    /// Whether the machine is owned, and under the tenure under which what is held was read: only that says what is owed.
+    pub(super) fn is_current(&self) -> bool {
+        self.tenure().is_ok_and(|tenure| tenure == self.ownership.tenure)
+    }
+
+    /// None where there are no shards, and nobody else ever sends anything.
+    pub(super) fn claim(&self) -> Option<Claim> {
+        let (shards, tenure) = (self.shared().shards.clone()?, self.ownership.tenure?);
+        Some(Claim { shards, shard: self.ownership.shard, tenure })
     }
 
     /// Whether `record`, which is held, is what stands, or did at some time in this turn.
@@ -116,21 +152,32 @@ impl Worker {
         Ok(standing == record.map(|record| record.commit))
     }
 
-    /// Leaves, once nothing waits: deliveries have one more attempt, and what sinks have acknowledged is noted. True: it
-    /// has left.
+    /// Leaves, once nothing waits. Of a machine that is given away, deliveries have one more attempt, and what sinks have
+    /// acknowledged is noted. Of one that was lost, they are given up: another may be sending the same, and more, so
+    /// whatever came from here would come behind it. True: it has left.
     pub(super) async fn hand_over(&mut self) -> bool {
-        self.outbox.hurry(|_| true);
-        while !self.is_owned() && !self.outbox.is_idle() {
-            let sent = self.outbox.next().await;
-            // It is tried no more: the next owner sends what is left.
-            let _ = self.sent(sent).await;
+        let given = self.ownership.given.clone();
+        if let Some(given) = &given {
+            self.outbox.give(given);
+            while !self.is_owned() && !self.outbox.is_idle() {
+                let sent = tokio::select! {
+                    biased;
+                    sent = self.outbox.next() => sent,
+                    () = given.cancelled() => break,
+                };
+                // It is tried no more: the next owner sends what is left.
+                let _ = self.sent(sent).await;
+            }
         }
         if self.is_owned() {
             // Taken again meanwhile: it may stay.
             self.ownership.released.clear();
+            self.ownership.given = None;
             return false;
         }
-        self.note().await;
+        if given.is_some() {
+            self.note().await;
+        }
         self.forget();
         self.leave()
     }
@@ -139,10 +186,22 @@ impl Worker {
 // === impl Engine: handing over ===
 
 impl Engine {
-    /// Lets go of the machines of these shards, which must be lost already ([`Shards::lose`]), so that nothing new
-    /// begins. What runs goes on to its end, what waits is answered by [`EngineError::NotOwner`]; returns when all of
-    /// them have left memory. That takes as long as the longest step: the caller bounds it.
+    /// Lets go of the machines of these shards, which nobody else has yet, and which must be lost already
+    /// ([`Shards::lose`]), so that nothing new begins. What runs goes on to its end, what waits is answered by
+    /// [`EngineError::NotOwner`]; returns when all of them have left memory. That takes as long as the longest step: the
+    /// caller bounds it. Dropped, it means that others have them from now on.
     pub async fn release(&self, shards: &[Shard]) {
+        let given = CancellationToken::new();
+        let _given = given.clone().drop_guard();
+        self.let_go(shards, Some(given)).await;
+    }
+
+    /// As [`Engine::release`], but others may have these shards already: nothing more is sent for their machines.
+    pub async fn drop_lost(&self, shards: &[Shard]) {
+        self.let_go(shards, None).await;
+    }
+
+    async fn let_go(&self, shards: &[Shard], given: Option<CancellationToken>) {
         let Some(all) = &self.shared.shards else { return };
         let mut wanted = vec![false; usize::from(all.count())];
         for shard in shards {
@@ -154,9 +213,9 @@ impl Engine {
         for namespace in self.namespaces.values() {
             let is_wanted = |id: &MachineId| wanted[usize::from(all.of(&namespace.key(id.clone())))];
             for queue in namespace.registry().queues(is_wanted) {
-                let told = leaving.token();
+                let (told, given) = (leaving.token(), given.clone());
                 // A full queue has room in a moment: it is all refused.
-                leaving.spawn(async move { queue.send(Message::Release(told)).await });
+                leaving.spawn(async move { queue.send(Message::Release(told, given)).await });
             }
         }
         leaving.close();

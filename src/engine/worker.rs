@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, Span};
 
@@ -35,8 +36,9 @@ pub(super) enum Message {
     Wake(Box<Ticket>),
     /// Memory is wanted elsewhere.
     Shed,
-    /// The machine's shard goes to another instance. Dropped once the worker is gone.
-    Release(TaskTrackerToken),
+    /// The machine's shard goes to another instance, or has gone. The first is dropped once the worker is gone; until the
+    /// second is cancelled nobody else has the shard.
+    Release(TaskTrackerToken, Option<CancellationToken>),
 }
 
 /// A step that waits for the machine's turn.
@@ -176,7 +178,7 @@ impl Worker {
                         return;
                     }
                 }
-                Message::Release(told) => self.ownership.release(told),
+                Message::Release(told, given) => self.ownership.release(told, given),
             }
             if self.dying {
                 return self.die();
@@ -211,7 +213,7 @@ impl Worker {
             Err(EngineError::Killed)
         });
         self.begun = None;
-        self.ship();
+        self.ship_awaited();
         if (answer.is_ok() || self.committed_events) && self.replies_wait() {
             answer = match self.acknowledged(request.deadline).await {
                 Ok(()) => answer,
@@ -288,7 +290,7 @@ impl Worker {
                     drop(admitted);
                     reply.send(Err(EngineError::Stopping));
                 }
-                Message::Release(told) => self.ownership.release(told),
+                Message::Release(told, given) => self.ownership.release(told, given),
                 Message::Wake(_) | Message::Shed => {}
             }
             message = loop {

@@ -1,6 +1,8 @@
 //! Where new events go, beside the store. What a sink has not acknowledged is a debt of the machine's record: it is
 //! delivered in order per machine, at least once, across crashes.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -17,7 +19,13 @@ pub use ledger::LedgerSink;
 pub struct Delivery {
     pub key: MachineKey,
     pub content: Content,
+    pub leave: Leave,
 }
+
+/// Whether a delivery is still its sender's to make. Where the machine is another instance's by now, that one sends what
+/// it owes, and whatever came from here would come behind it. A sink asks before each entry that goes out by itself.
+#[derive(Clone, Default)]
+pub struct Leave(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
 
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -58,6 +66,7 @@ pub enum SinkError {
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
     /// Returns once the delivery is safe with the sink, or a part of it: then the rest comes again. So may all of it.
+    /// What has not gone out when its leave is gone does not.
     async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError>;
 
     /// Whether [`Sink::publish`] of so many entries hands all of them over when it is first polled, then waits to be told
@@ -71,6 +80,24 @@ pub trait Sink: Send + Sync + 'static {
     /// no order.
     fn place(&self) -> i64 {
         0
+    }
+}
+
+// === impl Leave ===
+
+impl Leave {
+    pub fn as_long_as(stands: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(stands)))
+    }
+
+    pub fn stands(&self) -> bool {
+        self.0.as_ref().is_none_or(|stands| stands())
+    }
+}
+
+impl std::fmt::Debug for Leave {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Leave({})", self.stands())
     }
 }
 

@@ -47,6 +47,12 @@ on_every_shared_storage!(
     a_release_notes_what_sinks_have_acknowledged,
     a_release_does_not_wait_for_a_sink_that_is_down,
     events_of_a_step_that_outlived_its_lease_are_the_next_owners_to_send,
+    an_instance_declared_dead_sends_nothing_that_waited_for_its_next_attempt,
+    an_instance_declared_dead_tells_of_no_change_of_life_that_waited,
+    an_instance_declared_dead_sends_no_backlog_of_a_sink_that_replies_wait_for,
+    a_delivery_that_waits_when_its_lease_goes_is_not_made,
+    a_delivery_of_an_earlier_tenure_gives_way_to_what_is_owed_now,
+    a_release_whose_time_is_over_sends_nothing_more,
     a_release_leaves_other_shards_machines_alone,
     a_release_and_a_stop_go_together,
     two_who_both_believe_to_own_a_machine_lose_nothing_and_double_nothing,
@@ -550,6 +556,132 @@ async fn events_of_a_step_that_outlived_its_lease_are_the_next_owners_to_send(mg
     b.take().await;
     b.until_later(|| sink.of("m").len() == 1).await;
     assert_eq!(sink.of("m"), ["1 e1"]);
+}
+
+async fn an_instance_declared_dead_sends_nothing_that_waited_for_its_next_attempt(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.sink("s", &sink);
+    let (a, b) = (owner(&mg).await, mg.instance().await);
+    sink.go_down();
+    a.machine("m", done().event("e1")).await;
+    until(|| a.metric("machinegun_sink_retries_total", "s") == 1).await;
+    a.lose();
+    b.take().await;
+    sink.come_up();
+    b.change("m", reply("").event("e2")).await;
+    b.until_later(|| sink.of("m").len() == 2).await;
+    let attempts = sink.attempts("m");
+    // It finds out, and its clock goes on.
+    a.engine.drop_lost(&a.all_shards()).await;
+    assert_eq!(a.metric("machinegun_workers", "ns"), 0);
+    a.advance(120_000);
+    a.quiet().await;
+    assert_eq!((sink.of("m"), sink.attempts("m")), (vec!["1 e1".to_owned(), "2 e2".to_owned()], attempts));
+}
+
+async fn an_instance_declared_dead_tells_of_no_change_of_life_that_waited(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.lifecycle("s", &sink);
+    let (a, b) = (owner(&mg).await, mg.instance().await);
+    a.machine("m", done()).await;
+    until(|| sink.of("m") == ["created"]).await;
+    a.until_noted("m").await;
+    sink.go_down();
+    a.fail("m").await;
+    until(|| a.metric("machinegun_sink_retries_total", "s") == 1).await;
+    a.lose();
+    b.take().await;
+    sink.come_up();
+    b.ask("m", Impact::SimpleRepair).await.unwrap();
+    b.until_later(|| sink.of("m").len() == 3).await;
+    a.engine.drop_lost(&a.all_shards()).await;
+    a.advance(120_000);
+    a.quiet().await;
+    assert_eq!(sink.of("m"), ["created", "failed: it broke", "repaired"]);
+}
+
+async fn an_instance_declared_dead_sends_no_backlog_of_a_sink_that_replies_wait_for(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.awaited("s", &sink);
+    let (a, b) = (owner(&mg).await, mg.instance().await);
+    a.machine("m", done()).await;
+    sink.go_down();
+    for n in 1..=3 {
+        a.processor.then(reply("").event(&format!("e{n}")));
+        a.call("m", "x").await.unwrap_err();
+    }
+    // What waits is of the first one alone, so there is more to send after it.
+    a.lose();
+    b.take().await;
+    sink.come_up();
+    b.until_later(|| sink.of("m").len() == 3).await;
+    let attempts = sink.attempts("m");
+    a.engine.drop_lost(&a.all_shards()).await;
+    a.advance(120_000);
+    a.quiet().await;
+    assert_eq!(sink.attempts("m"), attempts);
+    assert_eq!(sink.of("m"), ["1 e1", "2 e2", "3 e3"]);
+}
+
+/// Nobody has told its worker: it was frozen, say, and its clock is the first that goes on.
+async fn a_delivery_that_waits_when_its_lease_goes_is_not_made(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.sink("s", &sink);
+    let a = owner(&mg).await;
+    sink.go_down();
+    a.machine("m", done().event("e1")).await;
+    until(|| a.metric("machinegun_sink_retries_total", "s") == 1).await;
+    a.shards().trust_until(a.clock.now() + 10);
+    sink.come_up();
+    a.advance(120_000);
+    a.quiet().await;
+    assert_eq!((sink.attempts("m"), sink.accepted()), (1, 0));
+    // It was only late.
+    a.shards().trust_until(i64::MAX);
+    a.until_later(|| sink.of("m") == ["1 e1"]).await;
+    assert_eq!(a.metric("machinegun_sink_failures_total", "reason=\"unavailable\""), 1);
+}
+
+async fn a_delivery_of_an_earlier_tenure_gives_way_to_what_is_owed_now(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.sink("s", &sink);
+    let (a, b) = (owner(&mg).await, mg.instance().await);
+    sink.go_down();
+    a.machine("m", done().event("e1")).await;
+    until(|| a.metric("machinegun_sink_retries_total", "s") == 1).await;
+    a.lose();
+    b.take().await;
+    sink.come_up();
+    b.until_later(|| sink.of("m") == ["1 e1"]).await;
+    b.until_noted("m").await;
+    b.lose();
+    a.take().await;
+    a.change("m", reply("").event("e2")).await;
+    // No time passes: it does not wait behind the other's next attempt.
+    until(|| sink.of("m").len() == 2).await;
+    a.advance(120_000);
+    a.quiet().await;
+    assert_eq!(sink.of("m"), ["1 e1", "2 e2"]);
+}
+
+async fn a_release_whose_time_is_over_sends_nothing_more(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.sink("s", &sink);
+    let a = owner(&mg).await;
+    a.machine("m", done()).await;
+    let mut gate = sink.hold("m");
+    a.change("m", reply("").event("e1")).await;
+    gate.reached().await;
+    a.lose();
+    let shards = a.all_shards();
+    let mut release = Box::pin(a.engine.release(&shards));
+    assert!((&mut release).now_or_never().is_none());
+    a.quiet().await;
+    assert!((&mut release).now_or_never().is_none());
+    drop(release);
+    // It waits for the sink no more.
+    until(|| a.metric("machinegun_workers", "ns") == 0).await;
+    assert_eq!((sink.attempts("m"), sink.accepted()), (1, 0));
 }
 
 async fn a_release_leaves_other_shards_machines_alone(mg: Mg) {

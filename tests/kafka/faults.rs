@@ -6,7 +6,7 @@ use bytes::Bytes;
 use machinegun::config::{KafkaClient, KafkaEndpoint, KafkaProducer};
 use machinegun::machine::{CommitId, LifeChange, Lifecycle, MachineId, MachineKey, Namespace};
 use machinegun::sink::kafka::{Client, KafkaSink, message, partition};
-use machinegun::sink::{Content, Delivery, Sink, SinkError};
+use machinegun::sink::{Content, Delivery, Leave, Sink, SinkError};
 use machinegun::telemetry::Metrics;
 use machinegun::wire::{Event, Value, Wire, Writer};
 use rdkafka::mocking::MockCluster;
@@ -80,7 +80,7 @@ fn event(id: i64) -> Bytes {
 fn events(id: &str, ids: std::ops::RangeInclusive<i64>) -> Delivery {
     let (epoch, first) = (CommitId([7; 16]), *ids.start());
     let content = Content::Events { epoch, first, events: ids.map(event).collect(), behind: 0 };
-    Delivery { key: machine(id), content }
+    Delivery { key: machine(id), content, leave: Leave::default() }
 }
 
 /// How many of its entries were taken.
@@ -107,6 +107,24 @@ async fn errors_that_pass_repeat_nothing_and_change_no_order() {
     ]);
     assert_eq!(publish(&sink, events("m", 1..=10)).await, Ok(10));
     assert_eq!(world.found("m"), numbers(1..=10));
+}
+
+#[tokio::test]
+async fn a_delivery_that_loses_its_leave_on_its_way_goes_no_further() {
+    let world = World::new();
+    let sink = world.sink(TOPIC);
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    // It stands until the first message has gone.
+    let leave = Leave::as_long_as({
+        let found = (world.cluster.bootstrap_servers(), asked.clone());
+        move || {
+            found.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            everything(&found.0, TOPIC).is_empty()
+        }
+    });
+    assert_eq!(publish(&sink, Delivery { leave, ..events("m", 1..=3) }).await, Ok(1));
+    assert!(asked.load(std::sync::atomic::Ordering::SeqCst) > 0);
+    assert_eq!(world.found("m"), [1]);
 }
 
 #[tokio::test]
@@ -199,7 +217,8 @@ async fn a_change_of_life_is_one_message() {
     let world = World::new();
     let lifecycle = Lifecycle { at_micros: 0, change: LifeChange::Removed };
     let content = Content::Lifecycle(lifecycle.clone());
-    assert_eq!(publish(&world.sink(TOPIC), Delivery { key: machine("m"), content }).await, Ok(1));
+    let delivery = Delivery { key: machine("m"), content, leave: Leave::default() };
+    assert_eq!(publish(&world.sink(TOPIC), delivery).await, Ok(1));
     let all = everything(&world.cluster.bootstrap_servers(), TOPIC);
     let values: Vec<_> = all.into_iter().map(|it| it.value).collect();
     assert_eq!(values, [message::lifecycle_value(&machine("m"), &lifecycle)]);

@@ -69,11 +69,15 @@ impl Sink for KafkaSink {
     async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError> {
         let values = self.encode(&delivery)?;
         let key = message::key(&delivery.key);
+        let leave = delivery.leave.clone();
         drop(delivery);
         let watch = Stopwatch::start();
         let part = |taken| Receipt { taken: Some(taken), ..Receipt::default() };
         for (taken, value) in values.iter().enumerate() {
             if taken > 0 && watch.elapsed() > LONGEST_DELIVERY {
+                return Ok(part(taken));
+            }
+            if taken > 0 && !leave.stands() {
                 return Ok(part(taken));
             }
             // IMPORTANT: one after the other. See above.
