@@ -14,7 +14,7 @@ use super::owner::Claim;
 use crate::clock::Elapsed;
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{Epoch, MachineKey, Parcel};
-use crate::sink::{Content, Delivery, Leave, Receipt, Sink, SinkError};
+use crate::sink::{Content, Delivery, Leave, Receipt, Room, Sink, SinkError};
 use crate::storage::StorageError;
 use crate::telemetry::metrics::Stored;
 use crate::telemetry::trace::traced;
@@ -41,6 +41,8 @@ pub(super) struct Job {
     pub(super) behind: i64,
     /// The parcel's events, if they are in memory.
     pub(super) held: Option<Vec<Bytes>>,
+    /// Of a prompt one.
+    pub(super) room: Option<Room>,
     /// None: it is made whoever owns the machine.
     pub(super) claim: Option<Claim>,
     /// Of the step that made the events, as far as it is known.
@@ -115,13 +117,14 @@ impl Job {
         self.sent(result, &leave)
     }
 
-    /// Whether it costs no task: its events are at hand, and the sink takes them at once.
-    pub(super) fn is_prompt(&self) -> bool {
+    /// Whether it costs no task: its events are at hand, and the sink has kept room to take them at once.
+    pub(super) fn finds_room(&mut self) -> bool {
         let entries = match &self.parcel {
             Parcel::Lifecycle(_) => Some(1),
             Parcel::Events { .. } => self.held.as_ref().map(Vec::len),
         };
-        entries.is_some_and(|entries| self.to.is_prompt(entries))
+        self.room = entries.and_then(|entries| self.to.promptly(entries));
+        self.room.is_some()
     }
 
     fn leave(&self, reins: Option<Arc<Reins>>) -> Leave {
@@ -174,7 +177,7 @@ impl Job {
         if !leave.stands() {
             return disowned();
         }
-        let delivery = Delivery { key: self.key.clone(), content, leave: leave.clone() };
+        let delivery = Delivery { key: self.key.clone(), content, leave: leave.clone(), room: self.room.take() };
         let receipt = self.to.publish(delivery).instrument(span).await?;
         failpoint::reached(Failpoint::AfterDelivery);
         let taken = receipt.taken.unwrap_or(sent).min(sent);

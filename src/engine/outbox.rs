@@ -238,9 +238,9 @@ impl Worker {
             let owed = road.share.backlog.owed(owed_since.min(now));
             let held = self.held(parcel, record.epoch);
             let claim = self.claim().filter(|_| current);
-            let job = Job { behind, held, claim, ..self.job(sink, options, parcel.clone()) };
+            let mut job = Job { behind, held, claim, ..self.job(sink, options, parcel.clone()) };
             if let Some(roads) = &mut self.outbox.roads {
-                let reins = if job.is_prompt() {
+                let reins = if job.finds_room() {
                     roads.hand(job);
                     None
                 } else {
@@ -268,7 +268,7 @@ impl Worker {
             scope => scope,
         };
         let (to, claim) = (options.sink.clone(), self.claim());
-        Job { namespace, key, sink, to, parcel, behind: 0, held: None, claim, scope }
+        Job { namespace, key, sink, to, parcel, behind: 0, held: None, room: None, claim, scope }
     }
 
     /// Notes what became of a delivery, and sends what comes next.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::machine::{Epoch, Lifecycle, MachineKey};
 
@@ -15,12 +16,18 @@ pub mod ledger;
 pub use ledger::LedgerSink;
 
 /// One machine's next parcel for a sink.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Delivery {
     pub key: MachineKey,
     pub content: Content,
     pub leave: Leave,
+    /// What the sink said of its room: see [`Sink::promptly`].
+    pub room: Option<Room>,
 }
+
+/// Room that a sink keeps for one delivery, until it is dropped. By default of a sink that has room for all.
+#[derive(Debug, Default)]
+pub struct Room(Option<OwnedSemaphorePermit>);
 
 /// Whether a delivery is still its sender's to make. Where the machine is another instance's by now, that one sends what
 /// it owes, and whatever came from here would come behind it. A sink asks before each entry that goes out by itself.
@@ -69,17 +76,29 @@ pub trait Sink: Send + Sync + 'static {
     /// What has not gone out when its leave is gone does not.
     async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError>;
 
-    /// Whether [`Sink::publish`] of so many entries hands all of them over when it is first polled, then waits to be told
-    /// and no more, and ends by itself within a minute. Such a delivery costs no task: its machine polls it, whenever it
-    /// has nothing else to do.
-    fn is_prompt(&self, _entries: usize) -> bool {
-        false
+    /// Some: [`Sink::publish`] of so many entries, with this room, hands all of them over when it is first polled, then
+    /// waits to be told and no more, and ends by itself within a minute. Such a delivery costs no task: its machine polls
+    /// it, whenever it has nothing else to do.
+    fn promptly(&self, _entries: usize) -> Option<Room> {
+        None
     }
 
     /// A place in the sink's own order that was reached by now: what is committed from here on comes behind it. 0: it has
     /// no order.
     fn place(&self) -> i64 {
         0
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    pub fn of(place: OwnedSemaphorePermit) -> Self {
+        Self(Some(place))
+    }
+
+    pub fn into_place(self) -> Option<OwnedSemaphorePermit> {
+        self.0
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use machinegun::clock::random_unit;
 use machinegun::machine::LifeChange;
-use machinegun::sink::{Content, Delivery, Receipt, Sink, SinkError};
+use machinegun::sink::{Content, Delivery, Receipt, Room, Sink, SinkError};
 
 use crate::scripted::{Gate, Inside};
 use crate::world::events;
@@ -157,8 +157,9 @@ impl Sink for Recorder {
             }
         }
     }
+
     /// So both ways are gone wherever a test has more than one event.
-    fn is_prompt(&self, entries: usize) -> bool {
-        entries == 1
+    fn promptly(&self, entries: usize) -> Option<Room> {
+        (entries == 1).then(Room::default)
     }
 }

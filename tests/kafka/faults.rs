@@ -25,6 +25,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(KafkaProducer::default())
+    }
+
+    fn with(producer: KafkaProducer) -> Self {
         let cluster = MockCluster::new(1).expect("a cluster");
         cluster.create_topic(TOPIC, PARTITIONS, 1).expect("a topic");
         let endpoints = cluster.bootstrap_servers();
@@ -32,13 +36,8 @@ impl World {
             let (host, port) = it.rsplit_once(':').expect("an address");
             KafkaEndpoint { host: host.to_owned(), port: port.parse().expect("a port") }
         });
-        let client = KafkaClient {
-            name: "c".to_owned(),
-            endpoints: endpoints.collect(),
-            ssl: None,
-            sasl: None,
-            producer: KafkaProducer::default(),
-        };
+        let client =
+            KafkaClient { name: "c".to_owned(), endpoints: endpoints.collect(), ssl: None, sasl: None, producer };
         Self { cluster, client: Client::new(&client, None, true).expect("a client") }
     }
 
@@ -80,7 +79,7 @@ fn event(id: i64) -> Bytes {
 fn events(id: &str, ids: std::ops::RangeInclusive<i64>) -> Delivery {
     let (epoch, first) = (CommitId([7; 16]), *ids.start());
     let content = Content::Events { epoch, first, events: ids.map(event).collect(), behind: 0 };
-    Delivery { key: machine(id), content, leave: Leave::default() }
+    Delivery { key: machine(id), content, leave: Leave::default(), room: None }
 }
 
 /// How many of its entries were taken.
@@ -136,6 +135,27 @@ async fn machines_go_side_by_side() {
     assert_eq!(futures_util::future::join_all(all).await, vec![Ok(5); 50]);
     for id in &ids {
         assert_eq!(world.found(id), numbers(1..=5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_client_whose_room_is_all_in_use_refuses_nothing() {
+    // Room for a hundred.
+    let world = World::with(KafkaProducer { partition_buffer_limit: 1, ..KafkaProducer::default() });
+    let sink = Arc::new(world.sink(TOPIC));
+    let machines = (0..2_000).map(|n| {
+        let sink = sink.clone();
+        tokio::spawn(async move {
+            let id = format!("m{n}");
+            for event in 1..=5 {
+                let mut delivery = events(&id, event..=event);
+                delivery.room = sink.promptly(1);
+                assert_eq!(publish(&sink, delivery).await, Ok(1));
+            }
+        })
+    });
+    for machine in machines.collect::<Vec<_>>() {
+        machine.await.expect("nothing is refused");
     }
 }
 
@@ -217,7 +237,7 @@ async fn a_change_of_life_is_one_message() {
     let world = World::new();
     let lifecycle = Lifecycle { at_micros: 0, change: LifeChange::Removed };
     let content = Content::Lifecycle(lifecycle.clone());
-    let delivery = Delivery { key: machine("m"), content, leave: Leave::default() };
+    let delivery = Delivery { key: machine("m"), content, leave: Leave::default(), room: None };
     assert_eq!(publish(&world.sink(TOPIC), delivery).await, Ok(1));
     let all = everything(&world.cluster.bootstrap_servers(), TOPIC);
     let values: Vec<_> = all.into_iter().map(|it| it.value).collect();

@@ -56,11 +56,25 @@ impl Client {
         Ok(Arc::new(Self { name, config, producer: Mutex::new(Some(producer)), room }))
     }
 
-    /// Returns once the brokers have acknowledged the message, as many of them as the configuration asks for. Waits for
-    /// a place among the messages under way, and from then on no longer than a message lives.
-    pub(super) async fn send(&self, topic: &str, key: &[u8], value: &[u8]) -> Result<(), Trouble> {
-        let closed = || Trouble::new(RDKafkaErrorCode::PurgeQueue, "the client is closed");
-        let place = self.room.clone().acquire_owned().await.map_err(|_| closed())?;
+    /// Waits for a place among the messages under way.
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Trouble> {
+        self.room.clone().acquire_owned().await.map_err(|_| closed())
+    }
+
+    /// A place, if there is one at once.
+    pub(super) fn try_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.room.clone().try_acquire_owned().ok()
+    }
+
+    /// Returns once the brokers have acknowledged the message, as many of them as the configuration asks for, and no later
+    /// than a message lives. Handed over when this is first polled.
+    pub(super) async fn send(
+        &self,
+        place: OwnedSemaphorePermit,
+        topic: &str,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), Trouble> {
         let producer = self.held().clone().ok_or_else(closed)?;
         let (answer, awaited) = oneshot::channel();
         let awaiting = Box::new(Awaited { answer, _place: place });
@@ -70,11 +84,6 @@ impl Client {
             Err((error, _)) => Err(trouble_of(&error)),
         };
         sent.map_err(|trouble| self.explained(trouble, &producer))
-    }
-
-    /// Whether a message finds a place at once.
-    pub(super) fn has_room(&self) -> bool {
-        self.room.available_permits() > 0
     }
 
     /// Gives up what is under way. Nothing is sent from here on.
@@ -134,6 +143,10 @@ impl std::fmt::Debug for Client {
 fn producer(client: &str, config: &ClientConfig) -> Result<Arc<Producer>, NativeError> {
     let context = Context { client: client.to_owned(), by_key: ByKey, trouble: Mutex::default() };
     Ok(Arc::new(config.create_with_context(context)?))
+}
+
+fn closed() -> Trouble {
+    Trouble::new(RDKafkaErrorCode::PurgeQueue, "the client is closed")
 }
 
 fn trouble_of(error: &NativeError) -> Trouble {

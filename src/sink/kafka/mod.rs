@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Content, Delivery, Receipt, Sink, SinkError};
+use super::{Content, Delivery, Receipt, Room, Sink, SinkError};
 use crate::clock::Stopwatch;
 use crate::telemetry::KafkaSinkMetrics;
 
@@ -68,29 +68,37 @@ impl KafkaSink {
 impl Sink for KafkaSink {
     async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError> {
         let values = self.encode(&delivery)?;
-        let key = message::key(&delivery.key);
-        let leave = delivery.leave.clone();
-        drop(delivery);
+        let Delivery { key, leave, room, .. } = delivery;
+        let key = message::key(&key);
+        let mut place = room.and_then(Room::into_place);
         let watch = Stopwatch::start();
         let part = |taken| Receipt { taken: Some(taken), ..Receipt::default() };
         for (taken, value) in values.iter().enumerate() {
             if taken > 0 && watch.elapsed() > LONGEST_DELIVERY {
                 return Ok(part(taken));
             }
-            if taken > 0 && !leave.stands() {
-                return Ok(part(taken));
-            }
             // IMPORTANT: one after the other. See above.
-            if let Err(trouble) = self.client.send(&self.topic, &key, value).await {
+            let sent = async {
+                let place = match place.take() {
+                    Some(place) => place,
+                    None => self.client.place().await?,
+                };
+                if !leave.stands() {
+                    return Err(SinkError::Unavailable("another instance may own the machine".to_owned()));
+                }
+                Ok(self.client.send(place, &self.topic, &key, value).await?)
+            };
+            if let Err(error) = sent.await {
                 // The rest meets the same trouble by itself, and is told of then.
-                return if taken > 0 { Ok(part(taken)) } else { Err(trouble.into()) };
+                return if taken > 0 { Ok(part(taken)) } else { Err(error) };
             }
         }
         self.metrics.send.observe(watch.elapsed().as_secs_f64());
         Ok(part(values.len()))
     }
+
     /// One message is one hand-over; the next ones wait for it.
-    fn is_prompt(&self, entries: usize) -> bool {
-        entries == 1 && self.client.has_room()
+    fn promptly(&self, entries: usize) -> Option<Room> {
+        if entries == 1 { self.client.try_place().map(Room::of) } else { None }
     }
 }

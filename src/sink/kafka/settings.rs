@@ -34,7 +34,11 @@ pub enum KafkaError {
     Refused { client: String, reason: String },
 }
 
-/// How many messages a client holds that no broker has acknowledged.
+/// Messages that librdkafka takes beyond those that find a place here. It counts one until its answer was heard and let go
+/// of, which is after its place is free again: without the slack it would refuse the next one while all is well.
+const SLACK: u32 = 100_000;
+
+/// How many messages a client holds that no broker has acknowledged. What comes beyond waits before it.
 pub(super) fn room(client: &KafkaClient) -> u32 {
     client.producer.partition_buffer_limit.saturating_mul(MESSAGES_OF_A_BATCH).min(10_000_000)
 }
@@ -109,7 +113,7 @@ fn producer(config: &mut ClientConfig, client: &KafkaClient, life: Duration, awa
         .set("linger.ms", milliseconds(linger).to_string())
         .set("batch.size", producer.max_batch_size.to_string())
         .set("message.max.bytes", LARGEST_REQUEST.to_string())
-        .set("queue.buffering.max.messages", room(client).to_string());
+        .set("queue.buffering.max.messages", room(client).saturating_mul(2).saturating_add(SLACK).to_string());
     if producer.max_linger_count > 0 {
         config.set("batch.num.messages", producer.max_linger_count.to_string());
     }
@@ -214,7 +218,7 @@ mod tests {
                 ("retry.backoff.ms", "500"),
                 ("linger.ms", "0"),
                 ("batch.size", "1048576"),
-                ("queue.buffering.max.messages", "25600"),
+                ("queue.buffering.max.messages", "151200"),
             ],
         );
         is_taken(&client());
@@ -244,7 +248,7 @@ mod tests {
                 ("linger.ms", "2.5"),
                 ("batch.num.messages", "9"),
                 ("batch.size", "12345"),
-                ("queue.buffering.max.messages", "200"),
+                ("queue.buffering.max.messages", "100400"),
             ],
         );
         is_taken(&changed);
