@@ -20,7 +20,7 @@ use crate::telemetry::metrics::Stored;
 use crate::telemetry::trace::traced;
 
 /// Events in one delivery, and their bytes: one event alone may be larger.
-const MOST_EVENTS: i64 = 500;
+pub(super) const MOST_EVENTS: i64 = 500;
 const MOST_BYTES: usize = 4 << 20;
 
 /// Events read from the store at once.
@@ -39,6 +39,8 @@ pub(super) struct Job {
     pub(super) parcel: Parcel,
     /// Where the sink may have some of it: see [`crate::machine::Unsent`].
     pub(super) behind: i64,
+    /// Of its events, at the most.
+    pub(super) most: i64,
     /// The parcel's events, if they are in memory.
     pub(super) held: Option<Vec<Bytes>>,
     /// Of a prompt one.
@@ -154,9 +156,9 @@ impl Job {
         let content = match &self.parcel {
             Parcel::Lifecycle(lifecycle) => Content::Lifecycle(lifecycle.clone()),
             Parcel::Events { epoch, first, last } => {
-                let most = (*last).min(first.saturating_add(MOST_EVENTS - 1));
+                let most = (*last).min(first.saturating_add(self.most - 1));
                 let events = match self.held.take() {
-                    Some(held) => bounded(held, MOST_EVENTS as usize),
+                    Some(held) => bounded(held, self.most as usize),
                     None => read(&self.namespace, &self.key, *epoch, *first, most).await?,
                 };
                 Content::Events { epoch: *epoch, first: *first, events, behind: self.behind }

@@ -19,7 +19,7 @@ use tracing::{Instrument, Span};
 
 use super::SinkOptions;
 use super::backlog::{Backlog, Owed, Share, Stuck};
-use super::delivery::{Job, Reins, Sent, Undelivered};
+use super::delivery::{Job, MOST_EVENTS, Reins, Sent, Undelivered};
 use super::error::EngineError;
 use super::worker::Worker;
 use crate::clock::random_unit;
@@ -268,7 +268,7 @@ impl Worker {
             scope => scope,
         };
         let (to, claim) = (options.sink.clone(), self.claim());
-        Job { namespace, key, sink, to, parcel, behind: 0, held: None, room: None, claim, scope }
+        Job { namespace, key, sink, to, parcel, behind: 0, most: MOST_EVENTS, held: None, room: None, claim, scope }
     }
 
     /// Notes what became of a delivery, and sends what comes next.
@@ -373,7 +373,8 @@ impl Worker {
             error.reason = %error,
             "a sink did not take what it is owed; it is sent again"
         );
-        let job = Job { behind, ..self.job(sink, options, parcel) };
+        // What asks whether the sink is there again need not be read whole each time.
+        let job = Job { behind, most: 1, ..self.job(sink, options, parcel) };
         if let Some(roads) = &mut self.outbox.roads {
             roads.under_way.spawn(job.run(now.saturating_add(delay), reins));
         }

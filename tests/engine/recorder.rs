@@ -17,8 +17,8 @@ pub struct Recorder(Arc<Mutex<Script>>);
 #[derive(Default)]
 struct Script {
     accepted: Vec<(String, Vec<String>)>,
-    /// The machines of all attempts, in order.
-    attempts: Vec<String>,
+    /// The machines of all attempts, in order, and how many entries each was of.
+    attempts: Vec<(String, usize)>,
     faults: VecDeque<Fault>,
     gates: VecDeque<(String, Inside)>,
     /// Every attempt fails so.
@@ -61,7 +61,13 @@ impl Recorder {
     }
 
     pub fn attempts(&self, machine: &str) -> usize {
-        self.script().attempts.iter().filter(|of| *of == machine).count()
+        self.offered(machine).len()
+    }
+
+    /// How many entries each attempt was of, taken or not.
+    pub fn offered(&self, machine: &str) -> Vec<usize> {
+        let script = self.script();
+        script.attempts.iter().filter(|(of, _)| of == machine).map(|(_, entries)| *entries).collect()
     }
 
     /// The next attempt fails.
@@ -126,7 +132,7 @@ impl Sink for Recorder {
         let machine = String::from_utf8_lossy(delivery.key.id.as_bytes()).into_owned();
         let gate = {
             let mut script = self.script();
-            script.attempts.push(machine.clone());
+            script.attempts.push((machine.clone(), delivery.content.entries()));
             let gate = script.gates.iter().position(|(held, _)| *held == machine);
             gate.and_then(|place| script.gates.remove(place))
         };

@@ -28,6 +28,7 @@ on_every_storage!(
     a_tombstone_that_pays_tells_of_no_new_life,
     a_stop_gives_up_deliveries_and_the_next_run_sends_them,
     large_debts_are_sent_in_bounded_batches,
+    a_sink_that_is_down_is_asked_with_one_event_however_many_are_owed,
     a_sink_that_takes_a_part_gets_the_rest_and_nothing_twice,
     a_busy_machine_does_not_keep_its_sinks_waiting,
     a_delivery_outlives_a_conflict_and_nothing_is_left_owed,
@@ -361,6 +362,19 @@ async fn large_debts_are_sent_in_bounded_batches(mg: Mg) {
     until(|| sink.accepted() == 1_200).await;
     assert_eq!((sink.of("m"), sink.sizes()), (texts(1..=1_200), vec![500, 500, 200]));
     until(|| mg.metric("machinegun_sink_pending", "name=\"s\"") == 0).await;
+}
+
+async fn a_sink_that_is_down_is_asked_with_one_event_however_many_are_owed(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.sink("s", &sink).start().await;
+    sink.go_down();
+    mg.machine("m", (1..=500).fold(done(), |answer, n| answer.event(&format!("e{n}")))).await;
+    mg.until_later(|| sink.attempts("m") == 6).await;
+    assert_eq!(sink.offered("m"), [500, 1, 1, 1, 1, 1]);
+    sink.come_up();
+    mg.until_later(|| sink.accepted() == 500).await;
+    assert_eq!(sink.offered("m")[6..], [1, 499]);
+    assert_eq!(sink.of("m"), texts(1..=500));
 }
 
 async fn a_sink_that_takes_a_part_gets_the_rest_and_nothing_twice(mg: Mg) {

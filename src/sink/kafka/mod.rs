@@ -22,6 +22,7 @@ use bytes::Bytes;
 
 use super::{Content, Delivery, Receipt, Room, Sink, SinkError};
 use crate::clock::Stopwatch;
+use crate::machine::MachineKey;
 use crate::telemetry::KafkaSinkMetrics;
 
 pub use client::Client;
@@ -44,36 +45,27 @@ impl KafkaSink {
     pub fn new(client: Arc<Client>, topic: &str, metrics: KafkaSinkMetrics) -> Self {
         Self { client, topic: topic.to_owned(), metrics }
     }
+}
 
-    fn encode(&self, delivery: &Delivery) -> Result<Vec<Bytes>, SinkError> {
-        let watch = Stopwatch::start();
-        let values = match &delivery.content {
-            Content::Events { events, .. } => {
-                let value = |event| message::event_value(&delivery.key, event);
-                // What is stored was written by this service: it can't be read only if the store is damaged.
-                events
-                    .iter()
-                    .map(value)
-                    .collect::<Result<_, _>>()
-                    .map_err(|error| SinkError::Misconfigured(format!("a stored event can't be read: {error}")))?
-            }
-            Content::Lifecycle(lifecycle) => vec![message::lifecycle_value(&delivery.key, lifecycle)],
-        };
-        self.metrics.encode.observe(watch.elapsed().as_secs_f64());
-        Ok(values)
+/// The value of a delivery's message with this number.
+fn value(key: &MachineKey, content: &Content, number: usize) -> Result<Bytes, SinkError> {
+    match content {
+        // What is stored was written by this service: it can't be read only if the store is damaged.
+        Content::Events { events, .. } => message::event_value(key, &events[number])
+            .map_err(|error| SinkError::Misconfigured(format!("a stored event can't be read: {error}"))),
+        Content::Lifecycle(lifecycle) => Ok(message::lifecycle_value(key, lifecycle)),
     }
 }
 
 #[async_trait]
 impl Sink for KafkaSink {
     async fn publish(&self, delivery: Delivery) -> Result<Receipt, SinkError> {
-        let values = self.encode(&delivery)?;
-        let Delivery { key, leave, room, .. } = delivery;
-        let key = message::key(&key);
+        let Delivery { key: machine, content, leave, room } = delivery;
+        let (key, messages) = (message::key(&machine), content.entries());
         let mut place = room.and_then(Room::into_place);
-        let watch = Stopwatch::start();
+        let (watch, mut encoding) = (Stopwatch::start(), Duration::ZERO);
         let part = |taken| Receipt { taken: Some(taken), ..Receipt::default() };
-        for (taken, value) in values.iter().enumerate() {
+        for taken in 0..messages {
             if taken > 0 && watch.elapsed() > LONGEST_DELIVERY {
                 return Ok(part(taken));
             }
@@ -86,15 +78,20 @@ impl Sink for KafkaSink {
                 if !leave.stands() {
                     return Err(SinkError::Unavailable("another instance may own the machine".to_owned()));
                 }
-                Ok(self.client.send(place, &self.topic, &key, value).await?)
+                // Only now: what waits for a place holds no values.
+                let watch = Stopwatch::start();
+                let value = value(&machine, &content, taken)?;
+                encoding += watch.elapsed();
+                Ok(self.client.send(place, &self.topic, &key, &value).await?)
             };
             if let Err(error) = sent.await {
                 // The rest meets the same trouble by itself, and is told of then.
                 return if taken > 0 { Ok(part(taken)) } else { Err(error) };
             }
         }
+        self.metrics.encode.observe(encoding.as_secs_f64());
         self.metrics.send.observe(watch.elapsed().as_secs_f64());
-        Ok(part(values.len()))
+        Ok(part(messages))
     }
 
     /// One message is one hand-over; the next ones wait for it.

@@ -38,6 +38,9 @@ pub enum KafkaError {
 /// of, which is after its place is free again: without the slack it would refuse the next one while all is well.
 const SLACK: u32 = 100_000;
 
+/// Bytes of the messages that a client holds, in KB: what comes beyond is refused, and comes again.
+const MOST_HELD_KB: u32 = 256 << 10;
+
 /// How many messages a client holds that no broker has acknowledged. What comes beyond waits before it.
 pub(super) fn room(client: &KafkaClient) -> u32 {
     client.producer.partition_buffer_limit.saturating_mul(MESSAGES_OF_A_BATCH).min(10_000_000)
@@ -113,7 +116,8 @@ fn producer(config: &mut ClientConfig, client: &KafkaClient, life: Duration, awa
         .set("linger.ms", milliseconds(linger).to_string())
         .set("batch.size", producer.max_batch_size.to_string())
         .set("message.max.bytes", LARGEST_REQUEST.to_string())
-        .set("queue.buffering.max.messages", room(client).saturating_mul(2).saturating_add(SLACK).to_string());
+        .set("queue.buffering.max.messages", room(client).saturating_mul(2).saturating_add(SLACK).to_string())
+        .set("queue.buffering.max.kbytes", MOST_HELD_KB.to_string());
     if producer.max_linger_count > 0 {
         config.set("batch.num.messages", producer.max_linger_count.to_string());
     }
@@ -219,6 +223,7 @@ mod tests {
                 ("linger.ms", "0"),
                 ("batch.size", "1048576"),
                 ("queue.buffering.max.messages", "151200"),
+                ("queue.buffering.max.kbytes", "262144"),
             ],
         );
         is_taken(&client());
