@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use machinegun::clock::Stopwatch;
 use machinegun::config::{KafkaClient, KafkaEndpoint, KafkaProducer};
 use machinegun::machine::{CommitId, LifeChange, Lifecycle, MachineId, MachineKey, Namespace};
 use machinegun::sink::kafka::{Client, KafkaSink, message, partition};
@@ -42,7 +44,11 @@ impl World {
     }
 
     fn sink(&self, topic: &str) -> KafkaSink {
-        KafkaSink::new(self.client.clone(), topic, Metrics::new().kafka_sink("ns", "s"))
+        self.measured(topic, &Metrics::new())
+    }
+
+    fn measured(&self, topic: &str, metrics: &Metrics) -> KafkaSink {
+        KafkaSink::new(self.client.clone(), topic, metrics.kafka_sink("ns", "s"))
     }
 
     /// The next requests to store messages get these answers.
@@ -157,6 +163,35 @@ async fn a_client_whose_room_is_all_in_use_refuses_nothing() {
     for machine in machines.collect::<Vec<_>>() {
         machine.await.expect("nothing is refused");
     }
+}
+
+#[tokio::test]
+async fn what_its_machine_does_meanwhile_is_no_part_of_a_messages_time() {
+    // Room for a hundred.
+    let world = World::with(KafkaProducer { partition_buffer_limit: 1, ..KafkaProducer::default() });
+    let metrics = Metrics::new();
+    let sink = world.measured(TOPIC, &metrics);
+    let mut places: Vec<_> = std::iter::from_fn(|| sink.promptly(1)).collect();
+    assert_eq!(places.len(), 100);
+    let delivery = Delivery { room: places.pop(), ..events("m", 1..=1) };
+    let whole = Stopwatch::start();
+    let mut publishing = Box::pin(publish(&sink, delivery));
+    assert_eq!((&mut publishing).now_or_never(), None);
+    // Its place is free: it was acknowledged. Nobody has polled it since.
+    while sink.promptly(1).is_none() {
+        tokio::task::yield_now().await;
+    }
+    let meanwhile = Stopwatch::start();
+    assert_eq!(world.found("m"), [1]);
+    let meanwhile = meanwhile.elapsed();
+    assert_eq!(publishing.await, Ok(1));
+    let whole = whole.elapsed();
+    let text = String::from_utf8(metrics.render()).expect("text");
+    let line = text
+        .lines()
+        .find(|it| it.starts_with("mg_events_sink_kafka_produced_duration_seconds_sum") && it.contains("send"));
+    let sent: f64 = line.and_then(|it| it.rsplit(' ').next()).and_then(|it| it.parse().ok()).expect("a sum");
+    assert!(sent > 0.0 && sent + meanwhile.as_secs_f64() <= whole.as_secs_f64(), "{sent} {meanwhile:?} {whole:?}");
 }
 
 #[tokio::test]

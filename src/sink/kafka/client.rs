@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::error::Trouble;
 use super::partition::ByKey;
 use super::settings::{self, KafkaError};
+use crate::clock::Stopwatch;
 use crate::config;
 
 /// A configured Kafka client. Brokers are looked for from its making on, and for as long as it lives.
@@ -38,7 +39,8 @@ struct Context {
 
 /// Whoever waits for a message, and the message's place among those that are under way.
 struct Awaited {
-    answer: oneshot::Sender<Result<(), Trouble>>,
+    answer: oneshot::Sender<Result<Duration, Trouble>>,
+    watch: Stopwatch,
     _place: OwnedSemaphorePermit,
 }
 
@@ -67,17 +69,19 @@ impl Client {
     }
 
     /// Returns once the brokers have acknowledged the message, as many of them as the configuration asks for, and no later
-    /// than a message lives. Handed over when this is first polled.
+    /// than a message lives. Handed over when this is first polled. How long it took by `watch` until they had it: whoever
+    /// polls this may come much later.
     pub(super) async fn send(
         &self,
         place: OwnedSemaphorePermit,
+        watch: Stopwatch,
         topic: &str,
         key: &[u8],
         value: &[u8],
-    ) -> Result<(), Trouble> {
+    ) -> Result<Duration, Trouble> {
         let producer = self.held().clone().ok_or_else(closed)?;
         let (answer, awaited) = oneshot::channel();
-        let awaiting = Box::new(Awaited { answer, _place: place });
+        let awaiting = Box::new(Awaited { answer, watch, _place: place });
         let record = BaseRecord::with_opaque_to(topic, awaiting).key(key).payload(value);
         let sent = match producer.send(record) {
             Ok(()) => awaited.await.unwrap_or_else(|_| Err(closed())),
@@ -195,7 +199,7 @@ impl ProducerContext<ByKey> for Context {
         let result = match result {
             Ok(_) => {
                 self.note(None);
-                Ok(())
+                Ok(awaited.watch.elapsed())
             }
             Err((error, _)) => Err(trouble_of(error)),
         };

@@ -63,13 +63,14 @@ impl Sink for KafkaSink {
         let Delivery { key: machine, content, leave, room } = delivery;
         let (key, messages) = (message::key(&machine), content.entries());
         let mut place = room.and_then(Room::into_place);
-        let (watch, mut encoding) = (Stopwatch::start(), Duration::ZERO);
+        let (watch, mut encoding, mut sending) = (Stopwatch::start(), Duration::ZERO, Duration::ZERO);
         let part = |taken| Receipt { taken: Some(taken), ..Receipt::default() };
         for taken in 0..messages {
             if taken > 0 && watch.elapsed() > LONGEST_DELIVERY {
                 return Ok(part(taken));
             }
             // IMPORTANT: one after the other. See above.
+            let waiting = Stopwatch::start();
             let sent = async {
                 let place = match place.take() {
                     Some(place) => place,
@@ -82,15 +83,17 @@ impl Sink for KafkaSink {
                 let watch = Stopwatch::start();
                 let value = value(&machine, &content, taken)?;
                 encoding += watch.elapsed();
-                Ok(self.client.send(place, &self.topic, &key, &value).await?)
+                Ok(self.client.send(place, waiting, &self.topic, &key, &value).await?)
             };
-            if let Err(error) = sent.await {
+            match sent.await {
+                Ok(took) => sending += took,
+                Err(error) if taken == 0 => return Err(error),
                 // The rest meets the same trouble by itself, and is told of then.
-                return if taken > 0 { Ok(part(taken)) } else { Err(error) };
+                Err(_) => return Ok(part(taken)),
             }
         }
         self.metrics.encode.observe(encoding.as_secs_f64());
-        self.metrics.send.observe(watch.elapsed().as_secs_f64());
+        self.metrics.send.observe(sending.as_secs_f64());
         Ok(part(messages))
     }
 
