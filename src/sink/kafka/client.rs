@@ -1,12 +1,13 @@
 //! One producer per configured client, shared by all the sinks that name it.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as NativeError;
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -22,12 +23,15 @@ pub struct Client {
     name: String,
     config: ClientConfig,
     /// Replaced when it has broken for good; none once the client is closed.
-    producer: Mutex<Option<Arc<Producer>>>,
+    producer: Mutex<Option<Arc<Apart<Producer>>>>,
     /// Messages that may wait for a broker's acknowledgement.
     room: Arc<Semaphore>,
 }
 
 type Producer = ThreadedProducer<Context, ByKey>;
+
+/// Ends on a thread of its own: whoever lets go of it last may serve others, and its own threads are waited for.
+struct Apart<T: Send + 'static>(Option<T>);
 
 /// Hears what becomes of messages, and of the producer.
 struct Context {
@@ -93,17 +97,21 @@ impl Client {
     /// Gives up what is under way. Nothing is sent from here on.
     pub async fn close(&self) {
         self.room.close();
-        let producer = self.held().take();
-        // Its threads are waited for.
-        let _ = tokio::task::spawn_blocking(move || drop(producer)).await;
+        let Some(producer) = self.held().take() else { return };
+        // Who waits for messages holds it too.
+        producer.purge(PurgeConfig::default().queue().inflight());
+        // Its threads are waited for, if nobody does.
+        if let Some(producer) = Arc::into_inner(producer) {
+            let _ = tokio::task::spawn_blocking(move || drop(producer.into_inner())).await;
+        }
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Option<Arc<Producer>>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<Arc<Apart<Producer>>>> {
         self.producer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The trouble behind the trouble. A producer that is broken for good is replaced.
-    fn explained(&self, trouble: Trouble, producer: &Arc<Producer>) -> Trouble {
+    fn explained(&self, trouble: Trouble, producer: &Arc<Apart<Producer>>) -> Trouble {
         if let Some((code, text)) = producer.client().fatal_error() {
             self.replace(producer);
             return Trouble::new(code, text);
@@ -118,18 +126,13 @@ impl Client {
         }
     }
 
-    fn replace(&self, broken: &Arc<Producer>) {
+    fn replace(&self, broken: &Arc<Apart<Producer>>) {
         let mut held = self.held();
         if !held.as_ref().is_some_and(|it| Arc::ptr_eq(it, broken)) {
             return;
         }
         match producer(&self.name, &self.config) {
-            Ok(producer) => {
-                let old = held.replace(producer);
-                drop(held);
-                // Its threads are waited for: not on a thread that serves others.
-                std::thread::spawn(move || drop(old));
-            }
+            Ok(producer) => *held = Some(producer),
             // The next message that fails tries again.
             Err(error) => {
                 tracing::warn!(client = self.name, error.reason = %error, "a broken Kafka producer could not be replaced")
@@ -144,9 +147,9 @@ impl std::fmt::Debug for Client {
     }
 }
 
-fn producer(client: &str, config: &ClientConfig) -> Result<Arc<Producer>, NativeError> {
+fn producer(client: &str, config: &ClientConfig) -> Result<Arc<Apart<Producer>>, NativeError> {
     let context = Context { client: client.to_owned(), by_key: ByKey, trouble: Mutex::default() };
-    Ok(Arc::new(config.create_with_context(context)?))
+    Ok(Arc::new(Apart::new(config.create_with_context(context)?)))
 }
 
 fn closed() -> Trouble {
@@ -156,6 +159,36 @@ fn closed() -> Trouble {
 fn trouble_of(error: &NativeError) -> Trouble {
     let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
     Trouble::new(code, code.to_string())
+}
+
+// === impl Apart ===
+
+impl<T: Send> Apart<T> {
+    fn new(it: T) -> Self {
+        Self(Some(it))
+    }
+
+    /// To be dropped here.
+    fn into_inner(mut self) -> Option<T> {
+        self.0.take()
+    }
+}
+
+impl<T: Send> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // It is taken out only with the whole, or by its end.
+        self.0.as_ref().expect("it is there as long as this is")
+    }
+}
+
+impl<T: Send> Drop for Apart<T> {
+    fn drop(&mut self) {
+        if let Some(it) = self.0.take() {
+            std::thread::spawn(move || drop(it));
+        }
+    }
 }
 
 // === impl Context ===
@@ -209,5 +242,32 @@ impl ProducerContext<ByKey> for Context {
 
     fn get_custom_partitioner(&self) -> Option<&ByKey> {
         Some(&self.by_key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread::ThreadId;
+
+    use super::*;
+
+    /// Tells on which thread it ends.
+    struct Ending(mpsc::Sender<ThreadId>);
+
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            let _ = self.0.send(std::thread::current().id());
+        }
+    }
+
+    #[test]
+    fn whoever_lets_go_of_a_producer_last_does_not_wait_for_its_threads() {
+        let (ended, on) = mpsc::channel();
+        let one = Arc::new(Apart::new(Ending(ended)));
+        let other = one.clone();
+        drop(one);
+        drop(other);
+        assert_ne!(on.recv(), Ok(std::thread::current().id()));
     }
 }
