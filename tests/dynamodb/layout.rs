@@ -7,6 +7,7 @@ use machinegun::storage::dynamodb::Dynamodb;
 use machinegun::storage::{Commit, Outcome, Storage};
 use machinegun::wire::{Content, Direction, HistoryRange, Value};
 
+use super::ledger::raw;
 use super::services;
 
 /// Bytes that are not the same anywhere.
@@ -115,6 +116,34 @@ async fn a_notification_larger_than_an_item_is_read_back_and_deleted() {
     assert_eq!(store.notifications(&sample.key, 9).await, Ok(vec![it]));
     assert_eq!(store.settle_notifications(&sample.key, &[7], &[]).await, Ok(()));
     assert_eq!(store.notifications(&sample.key, 9).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn a_large_notification_that_is_put_late_goes_once_it_is_found_without_its_parts() {
+    let options = services::made_table().await;
+    let store = Dynamodb::open(&options).await.unwrap();
+    let sample = Sample::new("one");
+    let mut it = sample.notification(7);
+    it.args = Value::str(&"n".repeat(300_000));
+    assert_eq!(store.put_notification(&sample.key, &it, 5).await, Outcome::Committed);
+    let table = raw(&options);
+    let entries = || async {
+        let all = table.scan().table_name(&options.table).send().await.unwrap().items.unwrap();
+        all.into_iter().filter(|item| item.contains_key("h")).collect::<Vec<_>>()
+    };
+    let put = entries().await;
+    assert_eq!(put.len(), 1);
+    assert_eq!(store.settle_notifications(&sample.key, &[7], &[]).await, Ok(()));
+    assert_eq!(entries().await, []);
+    // The same put's second request comes.
+    table.put_item().table_name(&options.table).set_item(Some(put[0].clone())).send().await.unwrap();
+    assert_eq!(store.dues(None, 9, None, 9).await.unwrap().len(), 1);
+    assert_eq!(store.notifications(&sample.key, 9).await, Ok(vec![]));
+    assert_eq!(entries().await, []);
+    assert_eq!(store.dues(None, 9, None, 9).await, Ok(vec![]));
+    // As a whole it may come again.
+    assert_eq!(store.put_notification(&sample.key, &it, 5).await, Outcome::Committed);
+    assert_eq!(store.notifications(&sample.key, 9).await, Ok(vec![it]));
 }
 
 /// As much as the bounds let a machine owe, to three sinks at once.

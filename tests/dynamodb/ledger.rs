@@ -318,7 +318,7 @@ async fn what_was_changed_or_taken_out_of_the_table_is_named() {
     assert_eq!(verified(&*opened(&options).await, SINK).await, head);
 }
 
-fn raw(options: &DynamodbOptions) -> aws_sdk_dynamodb::Client {
+pub fn raw(options: &DynamodbOptions) -> aws_sdk_dynamodb::Client {
     use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Credentials, Region};
     let config = Builder::new()
         .behavior_version(BehaviorVersion::latest())

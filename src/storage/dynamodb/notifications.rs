@@ -94,7 +94,7 @@ impl Dynamodb {
             let left = limit - entries.len();
             let page = self.table.range(&partition, (&from, &to), Some(left), start).await?;
             for item in &page.items {
-                // One whose parts are gone was deleted meanwhile.
+                // One whose parts are gone was deleted, just now or before it was put for the last time.
                 entries.extend(self.entry(&partition, item).await?);
             }
             start = page.next;
@@ -113,7 +113,10 @@ impl Dynamodb {
                 let key = |part| keys::notification_blob(id, digest, part);
                 match read::blob(&self.table, partition, parts, key).await? {
                     Some(value) => value,
-                    None => return Ok(None),
+                    None => {
+                        self.delete_orphan(partition, id, digest).await?;
+                        return Ok(None);
+                    }
                 }
             }
         };
@@ -146,6 +149,24 @@ impl Dynamodb {
         let Some(Pointer { digest, parts }) = Pointer::of(&old)? else { return Ok(()) };
         let sorts: Vec<_> = (0..parts).map(|part| keys::notification_blob(id, digest, part)).collect();
         self.table.delete_all(partition, &sorts).await
+    }
+
+    /// An entry whose parts were not found. If it still stands, a late put has brought it back: nobody would ever read it,
+    /// and its due would wake its machine for ever.
+    ///
+    /// INVARIANT: an entry is put after its parts, and deleted before them. So one that stands after a part of it was
+    /// missing was deleted before, and is deleted only then: its notification was dealt with.
+    async fn delete_orphan(&self, partition: &[u8], id: NotificationId, digest: [u8; 16]) -> Result<(), StorageError> {
+        let delete = self.table.calls.delete_item().table_name(&self.table.name);
+        let delete = delete
+            .set_key(Some(key(partition, &keys::notification(id))))
+            .condition_expression("h = :digest")
+            .expression_attribute_values(":digest", binary(digest));
+        match delete.send().await {
+            Ok(_) => Ok(()),
+            Err(SdkError::ServiceError(answer)) if answer.err().is_conditional_check_failed_exception() => Ok(()),
+            Err(error) => Err(fault(&error).error()),
+        }
     }
 
     async fn park_entry(&self, partition: &[u8], id: NotificationId) -> Result<(), StorageError> {
