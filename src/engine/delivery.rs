@@ -1,6 +1,7 @@
 //! One attempt to deliver a parcel to a sink: as a task beside the machine's worker, or polled by that.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -75,11 +76,17 @@ pub(super) struct Reins {
     hurry: Notify,
     /// The machine is being handed over, and is nobody else's until this is cancelled.
     given: OnceLock<CancellationToken>,
+    /// The attempt has begun.
+    begun: AtomicBool,
 }
 
 // === impl Reins ===
 
 impl Reins {
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
     pub(super) fn hurry(&self) {
         self.hurry.notify_one();
     }
@@ -103,6 +110,7 @@ impl Job {
             () = clock.sleep_until(not_before) => {}
             () = reins.hurry.notified() => {}
         }
+        reins.begun.store(true, Ordering::Release);
         let leave = self.leave(Some(reins));
         let until = clock.now().saturating_add(LONGEST_ATTEMPT_MS);
         let result = match clock.timeout_at(until, self.attempt(&leave)).await {

@@ -41,6 +41,10 @@ const RELOAD_MS: i64 = 1_000;
 /// Milliseconds that the store has to note what was acknowledged before the worker leaves.
 const NOTE_MS: i64 = 5_000;
 
+/// Milliseconds that sinks have, when the service stops, to acknowledge what is under way: longer than a message waits for
+/// others to share its request, and then for its brokers.
+const LAST_ANSWERS_MS: i64 = 2_000;
+
 /// What one machine sends to its sinks.
 #[derive(Default)]
 pub(super) struct Outbox {
@@ -87,6 +91,12 @@ impl Outbox {
     /// No delivery is under way, nor waits for its next attempt.
     pub(super) fn is_idle(&self) -> bool {
         self.roads.as_ref().is_none_or(|roads| roads.is_idle())
+    }
+
+    /// A delivery is being made: not one that waits for its next attempt.
+    fn is_under_way(&self) -> bool {
+        let mut deliveries = self.roads.iter().flat_map(|roads| &roads.roads).filter_map(|road| road.delivery.as_ref());
+        deliveries.any(Delivering::is_under_way)
     }
 
     /// Whether sinks have acknowledged what the store still knows as unsent.
@@ -178,6 +188,10 @@ impl Roads {
 impl Delivering {
     fn new(behind: i64, owed: Owed, reins: Option<Arc<Reins>>) -> Self {
         Self { attempt: 0, failing_since: None, retries: 0, behind, _owed: owed, stuck: None, reins }
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.attempt == 0 || self.reins.as_ref().is_none_or(|reins| reins.has_begun())
     }
 
     /// Until the next attempt. A debt is tried for ever, so past the policy's end its last delay goes on.
@@ -407,6 +421,16 @@ impl Worker {
     /// Whether a reply waits for some sink.
     pub(super) fn replies_wait(&self) -> bool {
         self.namespace.options.sinks.iter().any(|sink| sink.before_reply)
+    }
+
+    /// Before the worker leaves because the service stops: what is under way has mostly reached its sink, and would be sent
+    /// again by the next run.
+    pub(super) async fn hear_out(&mut self) {
+        let until = self.shared().clock.now().saturating_add(LAST_ANSWERS_MS);
+        while self.outbox.is_under_way() {
+            let Ok(sent) = self.namespace.shared.clock.timeout_at(until, self.outbox.next()).await else { return };
+            let _ = self.sent(sent).await;
+        }
     }
 
     /// Before the worker leaves: what sinks have acknowledged is known here alone, and would be sent again.

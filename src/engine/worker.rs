@@ -307,6 +307,9 @@ impl Worker {
 
     /// As `leave`, with nothing left to tell the store.
     async fn depart(&mut self) -> bool {
+        if self.shared().stopping.is_cancelled() {
+            self.hear_out().await;
+        }
         self.note().await;
         self.leave()
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use futures_util::FutureExt;
 use machinegun::machine::{Impact, Status};
 
 use crate::faulty::Fault;
@@ -27,6 +28,7 @@ on_every_storage!(
     events_go_only_once_the_store_knows_of_the_acknowledgement,
     a_tombstone_that_pays_tells_of_no_new_life,
     a_stop_gives_up_deliveries_and_the_next_run_sends_them,
+    what_is_under_way_at_a_stop_is_noted_and_not_sent_again,
     large_debts_are_sent_in_bounded_batches,
     a_sink_that_is_down_is_asked_with_one_event_however_many_are_owed,
     a_sink_that_takes_a_part_gets_the_rest_and_nothing_twice,
@@ -175,7 +177,7 @@ async fn a_sink_that_hangs_is_given_up_and_tried_again(mg: Mg) {
     until(|| mg.metric("machinegun_sink_failures_total", "reason=\"unavailable\"") == 1).await;
     mg.advance(150);
     until(|| sink.of("m") == texts(1..=2)).await;
-    assert_eq!(sink.attempts("m"), 2);
+    assert_eq!(sink.offered("m"), [2, 1, 1]);
 }
 
 async fn a_crash_before_the_acknowledgement_sends_again_from_the_record(mg: Mg) {
@@ -339,11 +341,36 @@ async fn a_stop_gives_up_deliveries_and_the_next_run_sends_them(mg: Mg) {
     sink.go_down();
     mg.machine("failing", done().event("e1")).await;
     until(|| mg.metric("machinegun_sink_retries_total", "s") == 1).await;
-    // It does not wait for sinks that don't answer.
+    // It does not wait long for sinks that don't answer, and not at all for a next attempt.
+    let over = mg.clock.now() + 2_000;
+    tokio::join!(mg.engine.stop(), mg.until_later(|| mg.metric("machinegun_workers", "ns") == 0));
+    assert!(mg.clock.now() <= over + 100);
     let mg = mg.restart(1).await;
     sink.come_up();
     mg.advance(CLEAR as u64);
     until(|| sink.of("held") == texts(1..=1) && sink.of("failing") == texts(1..=1)).await;
+}
+
+async fn what_is_under_way_at_a_stop_is_noted_and_not_sent_again(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.sink("s", &sink).start().await;
+    let mut gates = [sink.hold("one"), sink.hold("two")];
+    mg.machine("one", done().event("e1")).await;
+    mg.machine("two", done().event("e1").event("e2")).await;
+    for gate in &mut gates {
+        gate.reached().await;
+    }
+    let mut stop = Box::pin(mg.engine.stop());
+    assert!((&mut stop).now_or_never().is_none());
+    mg.quiet().await;
+    assert!((&mut stop).now_or_never().is_none());
+    gates.into_iter().for_each(crate::scripted::Gate::open);
+    stop.await;
+    assert!(noted(&mg, "one").await && noted(&mg, "two").await);
+    let mg = mg.restart(1).await;
+    mg.advance(10 * CLEAR as u64);
+    mg.settle().await;
+    assert_eq!((sink.of("one"), sink.of("two")), (texts(1..=1), texts(1..=2)));
 }
 
 async fn large_debts_are_sent_in_bounded_batches(mg: Mg) {
