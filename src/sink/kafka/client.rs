@@ -98,12 +98,13 @@ impl Client {
     pub async fn close(&self) {
         self.room.close();
         let Some(producer) = self.held().take() else { return };
-        // Who waits for messages holds it too.
-        producer.purge(PurgeConfig::default().queue().inflight());
-        // Its threads are waited for, if nobody does.
-        if let Some(producer) = Arc::into_inner(producer) {
-            let _ = tokio::task::spawn_blocking(move || drop(producer.into_inner())).await;
-        }
+        let end = move || {
+            // Who waits for messages holds it too.
+            producer.purge(PurgeConfig::default().queue().inflight());
+            // If nobody does, its threads are waited for here.
+            Arc::into_inner(producer).and_then(Apart::into_inner)
+        };
+        let _ = tokio::task::spawn_blocking(move || drop(end())).await;
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Option<Arc<Apart<Producer>>>> {
