@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     /// Tells on which thread it ends.
-    struct Ending(mpsc::Sender<ThreadId>);
+    struct Ending(mpsc::SyncSender<ThreadId>);
 
     impl Drop for Ending {
         fn drop(&mut self) {
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn whoever_lets_go_of_a_producer_last_does_not_wait_for_its_threads() {
-        let (ended, on) = mpsc::channel();
+        let (ended, on) = mpsc::sync_channel(1);
         let one = Arc::new(Apart::new(Ending(ended)));
         let other = one.clone();
         drop(one);
