@@ -31,6 +31,7 @@ use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError, WriterStats
 use crate::storage::memory::Memory;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::{self, Metrics, metrics as names};
+use crate::tls::NoAuthorities;
 use crate::wire::{self, Protocol};
 use crate::woody::{Bodies, Server, ServerSettings};
 
@@ -57,6 +58,9 @@ pub enum StartError {
          Alternator never has): serve this namespace from DynamoDB or `storage.type: embedded`"
     )]
     NoTags { namespace: String },
+    /// Namespaces call `https` URLs.
+    #[error(transparent)]
+    Tls(#[from] NoAuthorities),
     #[error("{0}")]
     Sink(String),
     #[error("{0}")]
@@ -162,9 +166,10 @@ async fn run(
     let outlets = sinks::Outlets::open(&settings, writers)?;
     let replies = Bodies::new("limits.bodies.replies", most_replies(&settings));
     let mut namespaces = Vec::new();
+    let tls = namespaces::tls(&settings)?;
     for namespace in &settings.namespaces {
         let share = replies.share(share_of(most_replies(&settings), &settings));
-        let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes, &share)?;
+        let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes, &share, tls.as_ref())?;
         namespaces.push(outlets.join(options, namespace, &settings, &metrics));
     }
     let shards = storage.leases().map(|leases| Arc::new(Shards::new(leases.shards(), clock.clone())));
