@@ -35,22 +35,29 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|it: char| !it.is_ascii_alphanumeric() && it != '_').filter(|word| !word.is_empty())
 }
 
-/// Every metric that an expression names, and every label that it groups or filters by.
+/// Every metric that an expression names, and every label that it groups or filters by: `by (...)` is about the metric behind
+/// it, braces are about the one before them.
 fn check(of: &str, expression: &str, listed: &HashMap<String, HashSet<String>>) -> usize {
+    // What stands in quotes is a label's value.
+    let expression = &expression.split('"').step_by(2).collect::<Vec<_>>().join("\"\"");
     let metrics: Vec<&str> = words(expression)
         .filter(|it| ["mg_", "machinegun_", "woody_"].iter().any(|prefix| it.starts_with(prefix)))
         .collect();
-    for metric in &metrics {
+    let mut rest = expression.as_str();
+    for (at, metric) in metrics.iter().enumerate() {
         let labels = listed.get(*metric).unwrap_or_else(|| panic!("{of}: there is no metric {metric}: {expression}"));
-        let grouped =
-            expression.split("by (").skip(1).flat_map(|rest| words(rest.split(')').next().unwrap_or_default()));
-        let filters = expression.split('{').skip(1).flat_map(|rest| {
-            let filters = rest.split('}').next().unwrap_or_default();
-            filters.split(',').filter_map(|filter| filter.split(['=', '!']).next())
-        });
+        let (before, after) = rest.split_once(metric).expect("its words are found in their order");
+        // What stands behind the last one can be about no other.
+        let behind = if at + 1 == metrics.len() { after } else { "" };
+        let groups = before.split("by (").skip(1).chain(behind.split("by (").skip(1));
+        let grouped = groups.flat_map(|rest| words(rest.split(')').next().unwrap_or_default()));
+        let filters = after.strip_prefix('{').and_then(|rest| rest.split('}').next()).into_iter();
+        let filters =
+            filters.flat_map(|filters| filters.split(',').filter_map(|filter| filter.split(['=', '!']).next()));
         for label in grouped.chain(filters) {
             assert!(labels.contains(label), "{of}: {metric} has no label {label}: {expression}");
         }
+        rest = after;
     }
     metrics.len()
 }
@@ -137,7 +144,13 @@ fn a_metric_that_does_not_exist_is_found() {
 }
 
 #[test]
-#[should_panic(expected = "has no label impact")]
+#[should_panic(expected = "machinegun_workers has no label impact")]
 fn a_label_that_does_not_exist_is_found() {
     check("a test", "sum by (impact) (machinegun_workers)", &listed());
+}
+
+#[test]
+#[should_panic(expected = "machinegun_workers has no label outcome")]
+fn a_filter_by_a_label_that_only_another_metric_has_is_found() {
+    check("a test", "machinegun_forwards_total{outcome=\"bound\"} + machinegun_workers{outcome=\"bound\"}", &listed());
 }
