@@ -4,14 +4,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use machinegun::storage::contract::sample::{Sample, events};
+use machinegun::storage::contract::sample::{Sample, committed, entry_ids, events, put};
 use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions};
 use machinegun::storage::leases::{Heartbeat, InstanceId, Leases};
-use machinegun::storage::{Outcome, Storage};
+use machinegun::storage::{Commit, Outcome, Storage};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::faults::two_addresses;
+use super::proxy::Proxy;
 
 const PLACES: usize = 2;
+
+/// Requests that hang, and each has a place. They are given up when this is dropped.
+async fn take_all_places(proxy: &Proxy, store: &Arc<Dynamodb>) -> Vec<AbortOnDropHandle<()>> {
+    let hung = proxy.requests() + PLACES as u64;
+    proxy.hang(PLACES);
+    let ask = |_| {
+        let store = store.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move { drop(store.read(&Sample::new("hangs").key, None).await) }))
+    };
+    let hanging = (0..PLACES).map(ask).collect();
+    until(|| proxy.requests() == hung).await;
+    hanging
+}
 
 async fn until(is_so: impl Fn() -> bool) {
     while !is_so() {
@@ -74,4 +89,27 @@ async fn what_finds_no_place_in_time_is_refused_and_surely_not_done() {
     }
     assert!(refused > 0);
     assert_eq!(store.places().refused(), refused);
+}
+
+#[tokio::test]
+async fn a_commit_that_stands_is_never_refused_for_want_of_a_place_while_its_entries_are_not_gone() {
+    let (proxy, through, direct) = two_addresses().await;
+    let request_timeout = Duration::from_secs(1);
+    let options = DynamodbOptions { max_concurrent_requests: PLACES, request_timeout, ..through };
+    let (store, direct) = (Dynamodb::open(&options).await.unwrap(), Dynamodb::open(&direct).await.unwrap());
+    let mut sample = Sample::new("one");
+    sample.commit_step(&*store, &[], None).await;
+    put(&*store, &sample, 1, 10).await;
+    let commit = Commit { delete_notifications: vec![1], ..sample.step(&events(1..=1), None) };
+    proxy.hang_after(1);
+    let outcome = store.commit(commit.clone()).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    sample.assert_stands(&*direct, &events(1..=1)).await;
+    let hanging = take_all_places(&proxy, &store).await;
+    let outcome = store.commit(commit.clone()).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    assert_eq!(store.places().refused(), 1);
+    drop(hanging);
+    committed(&*store, commit).await;
+    assert_eq!(entry_ids(&*direct, &sample.key).await, Vec::<i64>::new());
 }
