@@ -91,6 +91,18 @@ async fn what_finds_no_place_in_time_is_refused_and_surely_not_done() {
     assert_eq!(store.places().refused(), refused);
 }
 
+/// Longer than a connection on which nothing moves counts as a living one elsewhere.
+#[tokio::test]
+async fn what_waits_long_for_a_place_is_refused_and_does_not_count_as_a_stalled_upload() {
+    let (proxy, through, _) = two_addresses().await;
+    let request_timeout = Duration::from_secs(14);
+    let options = DynamodbOptions { max_concurrent_requests: PLACES, request_timeout, ..through };
+    let store = Dynamodb::open(&options).await.unwrap();
+    let _hanging = take_all_places(&proxy, &store).await;
+    let outcome = store.commit(Sample::new("one").step(&events(1..=1), None)).await;
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+}
+
 #[tokio::test]
 async fn a_commit_that_stands_is_never_refused_for_want_of_a_place_while_its_entries_are_not_gone() {
     let (proxy, through, direct) = two_addresses().await;
