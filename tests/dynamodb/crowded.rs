@@ -1,5 +1,8 @@
 //! More to ask the table at once than it may be asked.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +15,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::faults::two_addresses;
 use super::proxy::Proxy;
+use super::services;
 
 const PLACES: usize = 2;
+
+/// Says that a test is the one of this name, in a process of its own.
+const ALONE: &str = "MACHINEGUN_TEST_ALONE";
 
 /// Requests that hang, and each has a place. They are given up when this is dropped.
 async fn take_all_places(proxy: &Proxy, store: &Arc<Dynamodb>) -> Vec<AbortOnDropHandle<()>> {
@@ -124,4 +131,59 @@ async fn a_commit_that_stands_is_never_refused_for_want_of_a_place_while_its_ent
     drop(hanging);
     committed(&*store, commit).await;
     assert_eq!(entry_ids(&*direct, &sample.key).await, Vec::<i64>::new());
+}
+
+/// In a process of its own, whose environment says where credentials come from: each time others, that have run out.
+#[test]
+fn credentials_that_ran_out_are_fetched_while_every_place_is_taken() {
+    let name = "crowded::credentials_that_ran_out_are_fetched_while_every_place_is_taken";
+    if std::env::var_os(ALONE).is_some_and(|alone| alone == name) {
+        return beat_while_every_place_is_taken();
+    }
+    let (folder, from) = (tempfile::tempdir().expect("a folder"), serve_credentials());
+    let mut alone = Command::new(std::env::current_exe().expect("this program"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+        alone.env_remove(name);
+    }
+    let alone = alone.args(["--exact", name, "--nocapture"]).envs([
+        (ALONE, name),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &from),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("HOME", folder.path().to_str().expect("UTF-8")),
+        ("TEST_DYNAMODB_ENDPOINT", &services::dynamodb()),
+    ]);
+    let output = alone.output().expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn beat_while_every_place_is_taken() {
+    let (proxy, through, _) = two_addresses().await;
+    let options = DynamodbOptions { max_concurrent_requests: PLACES, credentials: None, ..through };
+    let store = Dynamodb::open(&options).await.unwrap();
+    let _hanging = take_all_places(&proxy, &store).await;
+    for beat in 1..=3 {
+        let instance = InstanceId([7; 16]);
+        let heartbeat = Heartbeat { instance, beat, changes: 0, address: "here:1".to_owned(), leaving: false };
+        assert_eq!(store.beat(&heartbeat).await, Ok(true));
+    }
+    assert_eq!((store.places().taken(), store.places().refused()), (PLACES as u64, 0));
+}
+
+/// Serves them for as long as this process lives.
+fn serve_credentials() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let from = format!("http://{}/", listener.local_addr().expect("it is bound"));
+    std::thread::spawn(move || {
+        let body =
+            r#"{"AccessKeyId":"id","SecretAccessKey":"secret","Token":"token","Expiration":"2000-01-01T00:00:00Z"}"#;
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+        for mut asking in listener.incoming().flatten() {
+            let lines = BufReader::new(&asking).lines().map_while(Result::ok);
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            let _ = write!(asking, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    from
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
@@ -19,7 +20,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::places::{Bounded, Places};
+use super::places::{Bounded, Places, Taken};
 use crate::config::DynamodbSettings;
 use crate::storage::StorageError;
 
@@ -115,11 +116,14 @@ impl Table {
         if let Some((id, secret)) = &options.credentials {
             loader = loader.credentials_provider(Credentials::new(id, secret, None, None, "given"));
         }
+        // IMPORTANT: credentials are fetched over these, and all clients wait for them, so no place is needed here.
+        let shared = loader.http_client(connections()).load().await;
         let places = Places::new(options.max_concurrent_requests, options.request_timeout);
-        let bounded = Bounded::new(connections(), places.clone());
-        let shared = loader.http_client(bounded).load().await;
-        let client =
-            |retries| Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&shared).retry_config(retries).build());
+        let bounded = SharedHttpClient::new(Bounded::new(connections(), places.clone()));
+        let client = |retries| {
+            let config = aws_sdk_dynamodb::config::Builder::from(&shared);
+            Client::from_conf(config.http_client(bounded.clone()).retry_config(retries).build())
+        };
         Self {
             calls: client(RetryConfig::standard()),
             commits: client(RetryConfig::disabled()),
@@ -258,7 +262,7 @@ where
     match error {
         SdkError::ConstructionFailure(_) => Fault::Refused(text),
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(connector) if connector.is_user() || never_connected(connector) => Fault::Refused(text),
+            Some(connector) if never_sent(connector) => Fault::Refused(text),
             _ => Fault::Unknown(text),
         },
         // The table's own refusals are answers: throttled, not allowed, not valid, no such table.
@@ -279,11 +283,12 @@ where
     }
 }
 
-/// Whether a request was lost before there was a connection that it could have been sent on.
-fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether a request had no place, no credentials, or no connection that it could have been sent on.
+fn never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
+        let not_connected = error.downcast_ref().is_some_and(hyper_util::client::legacy::Error::is_connect);
+        if not_connected || error.is::<Taken>() || error.is::<CredentialsError>() {
             return true;
         }
         cause = error.source();

@@ -41,7 +41,7 @@ struct Waiting<'a>(&'a Places);
 
 #[derive(Debug, thiserror::Error)]
 #[error("overload: storage.max_concurrent_requests is reached: {0} requests to the table are under way")]
-struct Taken(usize);
+pub(super) struct Taken(usize);
 
 // === impl Places ===
 
