@@ -133,6 +133,27 @@ async fn a_commit_that_stands_is_never_refused_for_want_of_a_place_while_its_ent
     assert_eq!(entry_ids(&*direct, &sample.key).await, Vec::<i64>::new());
 }
 
+#[tokio::test]
+async fn a_place_is_taken_until_the_whole_answer_is_there() {
+    let (proxy, through, _) = two_addresses().await;
+    let store = Dynamodb::open(&DynamodbOptions { max_concurrent_requests: 1, ..through }).await.unwrap();
+    let ask = || {
+        let store = store.clone();
+        tokio::spawn(async move { store.read(&Sample::new("one").key, None).await })
+    };
+    proxy.halve_next_answer();
+    let halved = ask();
+    until(|| proxy.halved() == 1).await;
+    let mut waiting = ask();
+    tokio::select! {
+        answer = &mut waiting => panic!("it had a place: {answer:?}"),
+        () = until(|| store.places().waiting() == 1) => {}
+    }
+    halved.abort();
+    assert_eq!(waiting.await.expect("it does not panic"), Ok(None));
+    until(|| store.places().taken() == 0).await;
+}
+
 /// In a process of its own, whose environment says where credentials come from: each time others, that have run out.
 #[test]
 fn credentials_that_ran_out_are_fetched_while_every_place_is_taken() {

@@ -4,8 +4,10 @@
 //! bounded number of things at once. What has no place waits here, for half of its time at the most, and is then surely
 //! not done. Leases don't take part in this: they go out whatever else waits ([`super::client::Table::apart`]).
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::http::HttpRequest;
@@ -14,6 +16,8 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
@@ -34,6 +38,12 @@ pub struct Places {
 pub(super) struct Bounded<C> {
     inner: C,
     places: Arc<Places>,
+}
+
+/// The body of an answer, which is under way until it has come.
+struct Coming {
+    body: SdkBody,
+    _place: OwnedSemaphorePermit,
 }
 
 /// One that waits, for as long as it does.
@@ -76,13 +86,14 @@ impl Places {
     async fn wait(&self) -> Result<OwnedSemaphorePermit, ConnectorError> {
         let _waiting = Waiting::new(self);
         let clock = Clock::system();
-        let until = clock.now().saturating_add(self.patience_ms);
-        // Never closed.
-        match clock.timeout_at(until, self.free.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => {
+        let until = clock.monotonic().saturating_add(self.patience_ms);
+        tokio::select! {
+            biased;
+            // Never closed.
+            Ok(place) = self.free.clone().acquire_owned() => Ok(place),
+            () = clock.sleep_until_monotonic(until) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                // The one kind that is surely not sent, and not tried again by the SDK.
+                // A kind that is not tried again by the SDK.
                 Err(ConnectorError::user(Taken(self.most).into()))
             }
         }
@@ -123,11 +134,36 @@ impl HttpConnector for Bounded<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (inner, places) = (self.inner.clone(), self.places.clone());
         HttpConnectorFuture::new(async move {
-            let _place = match places.free.clone().try_acquire_owned() {
+            let place = match places.free.clone().try_acquire_owned() {
                 Ok(place) => place,
                 Err(_) => places.wait().await?,
             };
-            inner.call(request).await
+            let mut response = inner.call(request).await?;
+            let body = std::mem::replace(response.body_mut(), SdkBody::taken());
+            *response.body_mut() = SdkBody::from_body_1_x(Coming { body, _place: place });
+            Ok(response)
         })
+    }
+}
+
+// === impl Coming ===
+
+impl Body for Coming {
+    type Data = <SdkBody as Body>::Data;
+    type Error = <SdkBody as Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Body::poll_frame(Pin::new(&mut self.body), context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        Body::size_hint(&self.body)
     }
 }
