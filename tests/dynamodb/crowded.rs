@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use machinegun::storage::contract::sample::{Sample, committed, entry_ids, events, put};
+use machinegun::storage::contract::sample::{Sample, committed, due_times, entry_ids, events, put};
 use machinegun::storage::dynamodb::{Dynamodb, DynamodbOptions};
 use machinegun::storage::leases::{Heartbeat, InstanceId, Leases};
-use machinegun::storage::{Commit, Outcome, Storage};
+use machinegun::storage::{Commit, Listing, Outcome, Storage};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::faults::two_addresses;
@@ -152,6 +152,32 @@ async fn a_place_is_taken_until_the_whole_answer_is_there() {
     halved.abort();
     assert_eq!(waiting.await.expect("it does not panic"), Ok(None));
     until(|| store.places().taken() == 0).await;
+}
+
+#[tokio::test]
+async fn dues_are_found_and_machines_listed_while_every_place_is_taken() {
+    let (proxy, through, direct) = two_addresses().await;
+    let store = Dynamodb::open(&DynamodbOptions { max_concurrent_requests: PLACES, ..through }).await.unwrap();
+    Sample::new("one").commit_step(&*Dynamodb::open(&direct).await.unwrap(), &[], Some(7)).await;
+    let _hanging = take_all_places(&proxy, &store).await;
+    assert_eq!(due_times(&*store).await, vec![7]);
+    let listed = store.machines(&Listing::default(), None, 10).await.expect("they are listed");
+    assert_eq!(listed.machines.len(), 1);
+    assert_eq!((store.places().taken(), store.places().waiting()), (PLACES as u64, 0));
+}
+
+#[tokio::test]
+async fn shards_that_give_no_answer_are_asked_again_and_what_the_others_said_is_kept() {
+    let (proxy, through, direct) = two_addresses().await;
+    let store = Dynamodb::open(&DynamodbOptions { request_timeout: Duration::from_secs(1), ..through }).await.unwrap();
+    let direct = Dynamodb::open(&direct).await.unwrap();
+    for number in 1..=20 {
+        Sample::new(&format!("machine-{number}")).commit_step(&*direct, &[], Some(number)).await;
+    }
+    proxy.hang(2);
+    assert_eq!(due_times(&*store).await, (1..=20).collect::<Vec<_>>());
+    proxy.hang(usize::MAX);
+    assert!(store.dues(None, 20, None, 10).await.is_err(), "none of them answers");
 }
 
 /// In a process of its own, whose environment says where credentials come from: each time others, that have run out.

@@ -9,9 +9,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{
-    BehaviorVersion, Credentials, Region, SharedHttpClient, StalledStreamProtectionConfig,
-};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedHttpClient, StalledStreamProtectionConfig};
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, ReturnValue, WriteRequest};
@@ -20,7 +18,8 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::places::{Bounded, Places, Taken};
+use super::places::{Bounded, Places, Purpose, Taken};
+use crate::clock::{Clock, random_unit};
 use crate::config::DynamodbSettings;
 use crate::storage::StorageError;
 
@@ -35,7 +34,7 @@ pub struct DynamodbOptions {
     pub shards: u16,
     /// Of one request. A commit is put once in it, everything else as often as fits.
     pub request_timeout: Duration,
-    /// Requests under way at once; those about leases aside.
+    /// Requests under way at once; those about leases, and scans, aside.
     pub max_concurrent_requests: usize,
     /// Key id and secret; none: from where AWS's own tools take them.
     pub credentials: Option<(String, String)>,
@@ -54,6 +53,8 @@ pub struct Page {
 pub struct Table {
     /// For what may be done twice.
     pub calls: Client,
+    /// The same for what looks through the indexes.
+    pub scans: Client,
     /// IMPORTANT: never tries again by itself: what became of a commit is decided by the store.
     pub commits: Client,
     pub name: String,
@@ -79,6 +80,10 @@ pub const AT_ONCE: usize = 16;
 
 /// How often deletes that the table puts off are asked for again, before the caller hears of it.
 const DELETE_ATTEMPTS: usize = 8;
+
+/// Milliseconds before the first of several tries, and before later ones: twice as long each time, give or take a half.
+const PAUSE_MS: i64 = 20;
+const LONGEST_PAUSE_MS: i64 = 500;
 
 // === impl DynamodbOptions ===
 
@@ -119,14 +124,16 @@ impl Table {
         // IMPORTANT: credentials are fetched over these, and all clients wait for them, so no place is needed here.
         let shared = loader.http_client(connections()).load().await;
         let places = Places::new(options.max_concurrent_requests, options.request_timeout);
-        let bounded = SharedHttpClient::new(Bounded::new(connections(), places.clone()));
-        let client = |retries| {
+        let connections = connections();
+        let client = |purpose, retries| {
             let config = aws_sdk_dynamodb::config::Builder::from(&shared);
-            Client::from_conf(config.http_client(bounded.clone()).retry_config(retries).build())
+            let bounded = Bounded::new(connections.clone(), places.clone(), purpose);
+            Client::from_conf(config.http_client(bounded).retry_config(retries).build())
         };
         Self {
-            calls: client(RetryConfig::standard()),
-            commits: client(RetryConfig::disabled()),
+            calls: client(Purpose::Call, RetryConfig::standard()),
+            scans: client(Purpose::Scan, RetryConfig::standard()),
+            commits: client(Purpose::Call, RetryConfig::disabled()),
             name: options.table.clone(),
             region: options.region.clone(),
             places,
@@ -139,7 +146,7 @@ impl Table {
         let Self { commits: client, .. } = self;
         let config = client.config().to_builder().http_client(connections());
         let client = Client::from_conf(config.build());
-        Self { calls: client.clone(), commits: client, ..self.clone() }
+        Self { calls: client.clone(), scans: client.clone(), commits: client, ..self.clone() }
     }
 
     /// The item as it is now.
@@ -237,6 +244,14 @@ impl Table {
         }
         Err(StorageError::Unavailable("the table puts deletes off: it is throttled".to_owned()))
     }
+}
+
+/// Before something is asked for again, so many tries later.
+pub async fn pause(tries: u32) {
+    let longest = PAUSE_MS.saturating_mul(1 << tries.min(16)).min(LONGEST_PAUSE_MS);
+    let clock = Clock::system();
+    let pause = (longest as f64 * (0.5 + random_unit())) as i64;
+    clock.sleep_until_monotonic(clock.monotonic().saturating_add(pause)).await;
 }
 
 fn connections() -> SharedHttpClient {
