@@ -70,7 +70,7 @@ impl Cluster {
                 () = self.clock.sleep_until_monotonic(from + pause) => {}
                 // News for the others, but not one heartbeat each.
                 () = self.news.notified(), if under_way.is_none() => {
-                    self.clock.sleep_until_monotonic(from + self.gap_ms.min(pause)).await;
+                    self.clock.sleep_until_monotonic(from + self.gap().min(pause)).await;
                 }
                 () = self.ended.cancelled() => {}
             }

@@ -279,6 +279,11 @@ impl Cluster {
         (ms as f64 * (1.0 - JITTER + 2.0 * JITTER * random_unit())) as i64
     }
 
+    /// Not the same for all who saw the same.
+    fn gap(&self) -> i64 {
+        self.jittered(self.gap_ms).max(1)
+    }
+
     /// A request about leases: one that hangs is given up long before the lease time is.
     async fn soon<T>(&self, work: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
         let until = self.clock.monotonic().saturating_add(self.tick_ms);

@@ -79,7 +79,7 @@ const DELETED_AT_ONCE: usize = 25;
 pub const AT_ONCE: usize = 16;
 
 /// How often deletes that the table puts off are asked for again, before the caller hears of it.
-const DELETE_ATTEMPTS: usize = 8;
+const DELETE_ATTEMPTS: u32 = 8;
 
 /// Milliseconds before the first of several tries, and before later ones: twice as long each time, give or take a half.
 const PAUSE_MS: i64 = 20;
@@ -234,7 +234,10 @@ impl Table {
             let delete = delete.map_err(|error| StorageError::Unavailable(error.to_string()))?;
             wanted.push(WriteRequest::builder().delete_request(delete).build());
         }
-        for _ in 0..DELETE_ATTEMPTS {
+        for tries in 0..DELETE_ATTEMPTS {
+            if tries > 0 {
+                pause(tries).await;
+            }
             let batch = self.calls.batch_write_item().request_items(&self.name, wanted).send().await;
             let left = batch.map_err(|error| fault(&error).error())?.unprocessed_items;
             wanted = left.and_then(|mut left| left.remove(&self.name)).unwrap_or_default();
