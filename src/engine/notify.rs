@@ -71,7 +71,7 @@ impl NamespaceEngine {
         let retries = &self.options.storage_retries;
         let tenure = self.check_owned(&key.id)?;
         let (mut attempt, mut ids) = (0, 1);
-        let mut put = self.puts.begin(it.id);
+        let mut put = self.puts.begin(&key.id, it.id);
         // Whether a put of this id may stand, or may still come to stand.
         let mut unknown = false;
         loop {
@@ -95,7 +95,7 @@ impl NamespaceEngine {
                     );
                     (it.id, ids, unknown) = (snowflakes.next(), ids + 1, false);
                     put.settled();
-                    put = self.puts.begin(it.id);
+                    put = self.puts.begin(&key.id, it.id);
                     continue;
                 }
                 Outcome::Conflict | Outcome::TagTaken => {

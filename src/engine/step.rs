@@ -13,11 +13,11 @@ use super::{Request, Shared};
 use crate::clock::{random_bytes, random_unit};
 use crate::failpoint::{self, Failpoint};
 use crate::machine::{
-    self, Answer, CommitId, Dispatch, Impact, NotificationId, Outcome, Phase, Record, RequestContext, Slice, Stamp,
-    Status, Success, slice,
+    self, Answer, CommitId, Dispatch, Impact, KEPT_COMMITS, NotificationId, Outcome, Phase, Record, RequestContext,
+    Slice, Stamp, Status, Success, slice,
 };
 use crate::processor::{Ask, Question};
-use crate::storage::{Commit, Outcome as Committed, StorageError};
+use crate::storage::{Commit, Loaded, Outcome as Committed, StorageError};
 use crate::telemetry::metrics::Stored;
 use crate::telemetry::trace::{happened, traced};
 use crate::wire::{self, HistoryRange, timestamp};
@@ -77,7 +77,7 @@ impl Worker {
             Ok(loaded) => {
                 let record = loaded.map(|loaded| Arc::new(loaded.record));
                 if let Some(record) = &record {
-                    self.namespace.puts.took_effect(&record.handled);
+                    self.namespace.puts.took_effect(&self.key.id, &record.handled);
                 }
                 self.ownership.read();
                 self.outbox.noted();
@@ -330,7 +330,7 @@ impl Worker {
         self.committed_events |= !events.is_empty();
         self.count(record, next.as_deref(), impact);
         if let (Impact::Notification(_), Some(next)) = (impact, &next) {
-            self.namespace.puts.took_effect(&next.handled);
+            self.namespace.puts.took_effect(&self.key.id, &next.handled);
         }
         let most = self.shared().budget.most_per_machine();
         self.change(|cell| match next {
@@ -351,6 +351,8 @@ impl Worker {
         let begun = clock.now();
         let mut attempt = 0;
         let mut last = false;
+        // Whether some put of it may have been done.
+        let mut uncertain = false;
         let _awaited = self.store.awaited();
         loop {
             let outcome = self.namespace.stored(Stored::PutMachine, storage.commit(commit.clone())).await;
@@ -359,6 +361,10 @@ impl Worker {
             }
             let (error, unknown) = match outcome {
                 Committed::Committed => return Ok(Put::Committed),
+                Committed::Conflict if uncertain && !self.was_overtaken(&commit).await => {
+                    self.forget();
+                    return Err(EngineError::TimedOut);
+                }
                 Committed::Conflict => return Ok(Put::Conflict),
                 Committed::TagTaken => return Ok(Put::TagTaken),
                 Committed::Refused(error) => (error, false),
@@ -369,6 +375,7 @@ impl Worker {
             let delay = self.namespace.options.storage_retries.delay_after(attempt, elapsed, random_unit());
             let wait = delay.and_then(|delay| i64::try_from(delay.as_millis()).ok()).unwrap_or(LONGEST_WAIT_MS);
             let until = clock.now().saturating_add(wait);
+            uncertain |= unknown;
             if unknown {
                 // What is held may be outdated: those who pass the queue by read the store until this is settled.
                 self.forget();
@@ -400,6 +407,21 @@ impl Worker {
                 () = clock.sleep_until(until) => {}
             }
             attempt = attempt.saturating_add(1);
+        }
+    }
+
+    /// Whether a commit that can't be done any more was not done by an earlier put either. The record that stands says so
+    /// while it remembers what came in the commit's place; many commits later nobody knows.
+    async fn was_overtaken(&self, commit: &Commit) -> bool {
+        // Forgotten twice is as good as once.
+        let Some(own) = &commit.record else { return true };
+        let read = self.shared().storage.read(&self.key, None);
+        match self.namespace.stored(Stored::GetMachine, read).await {
+            Ok(Some(Loaded { record, .. })) if !record.remembers(own.commit) => match commit.expect {
+                Some(expect) => record.remembers(expect),
+                None => record.earlier.len() < KEPT_COMMITS - 1,
+            },
+            Ok(_) | Err(_) => false,
         }
     }
 

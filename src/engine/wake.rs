@@ -258,7 +258,7 @@ impl Worker {
             };
         };
         let (id, context, impact) = (first.id, first.context.clone(), Impact::Notification(first));
-        let dispatch = match self.namespace.puts.has_taken_effect(id) {
+        let dispatch = match self.namespace.puts.has_taken_effect(&self.key.id, id) {
             true => Dispatch::Discard,
             false => dispatch(record.as_deref(), &impact, self.shared().clock.now()),
         };

@@ -212,6 +212,11 @@ impl Record {
         !matches!(self.status, Status::Removed { .. })
     }
 
+    /// Whether it is known to be, or to come behind, this commit.
+    pub fn remembers(&self, commit: CommitId) -> bool {
+        self.commit == commit || self.earlier.contains(&commit)
+    }
+
     /// The commit ids that the next record remembers as earlier ones.
     pub fn history_of_commits(&self) -> Vec<CommitId> {
         std::iter::once(self.commit).chain(self.earlier.iter().copied()).take(KEPT_COMMITS - 1).collect()

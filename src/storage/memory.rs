@@ -69,7 +69,7 @@ impl State {
     fn commit(&mut self, commit: &Commit) -> Outcome {
         let key = &commit.key;
         match (self.records.get(key), &commit.record) {
-            (Some(present), Some(record)) if remembers(present, record.commit) => return Outcome::Committed,
+            (Some(present), Some(record)) if present.remembers(record.commit) => return Outcome::Committed,
             (None, None) => return Outcome::Committed,
             (present, _) if present.map(|record| record.commit) != commit.expect => return Outcome::Conflict,
             _ => {}
@@ -162,10 +162,6 @@ fn missing(key: &MachineKey, event: i64) -> StorageError {
 
 fn head(blocks: &[Block]) -> Head {
     blocks.last().map_or(Head::EMPTY, Block::head)
-}
-
-fn remembers(record: &Record, commit: CommitId) -> bool {
-    record.commit == commit || record.earlier.contains(&commit)
 }
 
 fn cursor((at, number): Place) -> Bytes {

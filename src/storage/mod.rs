@@ -56,7 +56,9 @@ pub struct Commit {
 pub enum Outcome {
     /// It stands, now or already: a commit put again is recognised by its id.
     Committed,
-    /// Another commit stands where the expected one should, or another notification under its id; nothing was written.
+    /// Another commit stands where the expected one should, or another notification under its id; nothing was written, and
+    /// no put of it can be done any more. Whether an earlier put of unknown result was done, the record that stands says
+    /// while it remembers: the caller looks.
     Conflict,
     /// The tag belongs to another machine, which exists; nothing was written.
     TagTaken,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use machinegun::engine::EngineError;
-use machinegun::machine::{Impact, KEPT_NOTES, Outcome, Refusal};
+use machinegun::machine::{Impact, KEPT_COMMITS, KEPT_NOTES, Outcome, Refusal};
 use machinegun::processor::{Ask, Question};
 use machinegun::storage::StorageError;
 use machinegun::wire::Value;
@@ -33,6 +33,9 @@ on_every_shared_storage!(
     a_history_that_went_with_its_machine_is_no_corruption,
     a_tenure_lost_and_regained_reads_again,
     a_notification_whose_put_was_lost_is_not_put_again_once_its_shard_is_anothers,
+    a_commit_that_was_lost_and_done_is_not_taken_for_a_conflict_many_commits_later,
+    a_start_that_was_lost_and_done_is_not_taken_for_a_conflict_many_commits_later,
+    a_commit_that_was_lost_and_overtaken_is_decided_again,
     a_step_that_waited_until_its_lease_was_gone_is_not_begun,
     a_step_that_runs_when_its_lease_goes_is_finished,
     a_lost_shards_timer_is_fired_by_the_taker_alone,
@@ -297,6 +300,49 @@ async fn a_notification_whose_put_was_lost_is_not_put_again_once_its_shard_is_an
     assert_eq!(notified, Err(EngineError::TimedOut), "nobody knows here");
     assert_eq!(a.storage.entries.load(Ordering::SeqCst), 1);
     assert_eq!(texts(&a, "m").await.iter().filter(|text| *text == "a").count(), 1);
+}
+
+/// `a`'s answer is lost, and before it puts the commit again its shard is `b`'s, who commits so many steps.
+async fn others_commit(a: &World, b: &World, steps: usize) {
+    let commits = a.storage.commits().len();
+    until(|| a.storage.commits().len() > commits).await;
+    a.lose();
+    b.take().await;
+    for _ in 0..steps {
+        b.change("m", reply("").event("b's")).await;
+    }
+    a.advance(1_000);
+}
+
+async fn a_commit_that_was_lost_and_done_is_not_taken_for_a_conflict_many_commits_later(mg: Mg) {
+    let (a, b) = (owner(&mg).await, mg.instance().await);
+    a.machine("m", done()).await;
+    a.processor.behave(|_| reply("").event("a's").into());
+    a.storage.then(Fault::Unknown { applied: true });
+    let (called, ()) = tokio::join!(a.call("m", "x"), others_commit(&a, &b, KEPT_COMMITS + 1));
+    assert_eq!(called, Err(EngineError::TimedOut), "nobody knows any more");
+    assert_eq!(a.processor.asks(), ["init ", "call x"]);
+    assert_eq!(texts(&b, "m").await.iter().filter(|text| *text == "a's").count(), 1);
+}
+
+async fn a_start_that_was_lost_and_done_is_not_taken_for_a_conflict_many_commits_later(mg: Mg) {
+    let (a, b) = (owner(&mg).await, mg.instance().await);
+    a.storage.then(Fault::Unknown { applied: true });
+    let (started, ()) = tokio::join!(a.init("m"), others_commit(&a, &b, KEPT_COMMITS + 1));
+    assert_eq!(started, Err(EngineError::TimedOut), "not that somebody else has started it");
+    assert_eq!(a.processor.asks(), ["init "]);
+}
+
+async fn a_commit_that_was_lost_and_overtaken_is_decided_again(mg: Mg) {
+    let (a, b) = (owner(&mg).await, mg.instance().await);
+    a.machine("m", done()).await;
+    a.processor.behave(|_| reply("done").event("a's").into());
+    a.storage.then(Fault::Unknown { applied: false });
+    // As many as the record remembers: what came in its place is known.
+    let (called, ()) = tokio::join!(a.call("m", "x"), others_commit(&a, &b, KEPT_COMMITS - 1));
+    assert_eq!(called, ok("done"));
+    assert_eq!(a.processor.asks(), ["init ", "call x", "call x"]);
+    assert_eq!(texts(&b, "m").await.iter().filter(|text| *text == "a's").count(), 1);
 }
 
 async fn a_step_that_waited_until_its_lease_was_gone_is_not_begun(mg: Mg) {

@@ -43,8 +43,9 @@ use work::{CommitWork, Request, Settlement, Work};
 /// How many events one write of a deletion takes: others' commits wait for no more.
 const DELETED_AT_ONCE: usize = 1_000;
 
-/// How often the engine is asked whether one of its own threads has failed, in milliseconds.
-const POISON_CHECK_MS: i64 = 1_000;
+/// How often an idle store is looked at, in milliseconds: whether one of the engine's own threads has failed, and how much
+/// space is free.
+const LOOK_EVERY_MS: i64 = 1_000;
 
 #[derive(Clone, Debug)]
 pub struct EmbeddedOptions {
@@ -68,6 +69,7 @@ pub struct Embedded {
     queue: RwLock<Option<mpsc::Sender<Request>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     opened: Arc<RwLock<Option<Opened>>>,
+    folder: PathBuf,
     stats: Arc<WriterStats>,
     failure: watch::Receiver<Option<StorageError>>,
     failed: Arc<watch::Sender<Option<StorageError>>>,
@@ -103,6 +105,9 @@ impl Embedded {
     pub fn open(options: EmbeddedOptions) -> Result<Arc<Self>, OpenError> {
         let (engine, lock) = Engine::open(&options)?;
         let stats = Arc::new(WriterStats::default());
+        // What can't be told is told by the first write.
+        let _ = space::look(&options.path, &stats);
+        let folder = options.path.clone();
         let (failed, failure) = watch::channel(None);
         let failed = Arc::new(failed);
         let (sender, receiver) = mpsc::channel(options.queue.max(1));
@@ -125,6 +130,7 @@ impl Embedded {
             queue: RwLock::new(Some(sender)),
             writer: Mutex::new(Some(thread)),
             opened: Arc::new(RwLock::new(Some(Opened { engine, _lock: lock }))),
+            folder,
             stats,
             failure,
             failed,
@@ -340,17 +346,23 @@ impl Storage for Embedded {
     }
 
     /// The writer's failures are told at once. fjall's own threads only leave a mark that its next write meets, so an
-    /// idle store is asked for it from time to time.
+    /// idle store is asked for it from time to time, and its volume looked at.
     async fn failure(&self) -> StorageError {
         let clock = Clock::system();
         let mut failure = self.failure.clone();
         loop {
             // The sender is a field of this store: it does not go before the wait does.
             let told = async { failure.wait_for(Option::is_some).await.ok().and_then(|told| told.clone()) };
-            if let Ok(Some(error)) = clock.timeout_at(clock.now() + POISON_CHECK_MS, told).await {
+            if let Ok(Some(error)) = clock.timeout_at(clock.now() + LOOK_EVERY_MS, told).await {
                 return error;
             }
-            let poisoned = self.look(None, |engine| Ok(engine.db.persist(PersistMode::Buffer).err())).await;
+            let (folder, stats) = (self.folder.clone(), Arc::clone(&self.stats));
+            let poisoned = self.look(None, move |engine| {
+                // Others fill the volume too.
+                let _ = space::look(&folder, &stats);
+                Ok(engine.db.persist(PersistMode::Buffer).err())
+            });
+            let poisoned = poisoned.await;
             if let Ok(Some(error)) = poisoned {
                 self.failed.send_replace(Some(StorageError::Unavailable(error.to_string())));
             }

@@ -1,6 +1,6 @@
 //! The reserve of free space: writes stop before the disk is full, so that reads and deletions go on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -30,8 +30,7 @@ impl Space {
         let free = match &self.looked {
             Some((since, free)) if since.elapsed() < LOOK_AGAIN => *free,
             _ => {
-                let free = self.look()?;
-                stats.free_bytes.store(free, Relaxed);
+                let free = look(&self.folder, stats)?;
                 self.looked = Some((Stopwatch::start(), free));
                 free
             }
@@ -45,11 +44,14 @@ impl Space {
             self.reserve
         )))
     }
+}
 
-    fn look(&self) -> Result<u64, StorageError> {
-        let found = rustix::fs::statvfs(&self.folder).map_err(|error| {
-            StorageError::Unavailable(format!("can't tell the free space of {}: {error}", self.folder.display()))
-        })?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
-    }
+/// The bytes that are free on a folder's volume, which the metrics show from now on. Blocks.
+pub fn look(folder: &Path, stats: &WriterStats) -> Result<u64, StorageError> {
+    let found = rustix::fs::statvfs(folder).map_err(|error| {
+        StorageError::Unavailable(format!("can't tell the free space of {}: {error}", folder.display()))
+    })?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    stats.free_bytes.store(free, Relaxed);
+    Ok(free)
 }

@@ -136,6 +136,25 @@ fn a_start_that_was_cut_off_is_begun_again() {
     assert!(!unfinished.exists());
 }
 
+/// Or an alert about a full disk fires after every start, and never for a disk that others fill.
+#[tokio::test]
+async fn free_space_is_known_before_the_first_write_and_while_nothing_is_written() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let free = || store.stats().free_bytes.load(Relaxed);
+    assert!(free() > 0);
+    store.stats().free_bytes.store(0, Relaxed);
+    let known = async {
+        while free() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        error = store.failure() => panic!("{error}"),
+        () = known => {}
+    }
+}
+
 #[tokio::test]
 async fn writes_are_refused_below_the_reserve_while_reads_and_deletions_go_on() {
     let folder = Folder::new();
