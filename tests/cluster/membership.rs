@@ -305,7 +305,7 @@ async fn an_instance_of_which_nothing_but_its_heart_runs_loses_its_shards() {
     let other = fleet.join();
     let shared = |fleet: &Fleet| fleet.held(stuck).len() == 8 && fleet.held(other).len() == 8;
     fleet.until("a half each", shared).await;
-    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (release, released) = std::sync::mpsc::sync_channel::<()>(0);
     home.spawn(async move { released.recv() });
     fleet.until("all", |fleet| fleet.owned(other).len() == ALL).await;
     fleet.pass(5 * LEASE_MS).await;
