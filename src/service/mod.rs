@@ -21,7 +21,7 @@ pub use open_files::allow_open_files;
 
 use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};
-use crate::cluster::FORWARDED;
+use crate::cluster::{Cluster, FORWARDED};
 use crate::config::{DynamodbSettings, Settings, StorageSettings};
 use crate::engine::{Engine, EngineOptions, Shards};
 use crate::ops::{self, Health, Readiness};
@@ -72,6 +72,11 @@ pub enum StartError {
 pub enum RunError {
     #[error("the store has failed and the service must be restarted: {0}")]
     Storage(StorageError),
+    #[error(
+        "what keeps this instance's leases has failed: the task of {0} has ended, its panic is on stderr; the service must be \
+         restarted"
+    )]
+    Leases(&'static str),
     #[error("the service's own task has failed: {0}")]
     Panicked(String),
 }
@@ -226,7 +231,8 @@ async fn run(
         let shutdown = async {
             tokio::select! {
                 () = told.cancelled() => {}
-                error = storage.failure() => failure = Some(error),
+                error = storage.failure() => failure = Some(RunError::Storage(error)),
+                what = leases_failure(cluster.as_deref()) => failure = Some(RunError::Leases(what)),
             }
             readiness.set(false);
         };
@@ -252,12 +258,16 @@ async fn run(
             cluster.end().await;
         }
         storage.close().await;
-        match failure {
-            Some(error) => Err(RunError::Storage(error)),
-            None => Ok(()),
-        }
+        failure.map_or(Ok(()), Err)
     });
     Ok(Running { address, stop, done })
+}
+
+async fn leases_failure(cluster: Option<&Cluster>) -> &'static str {
+    match cluster {
+        Some(cluster) => cluster.failure().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn open_storage(settings: &StorageSettings, metrics: &Metrics) -> Result<Arc<dyn Storage>, StartError> {
