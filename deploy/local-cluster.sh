@@ -30,6 +30,8 @@ stop() {
     local at
     for ((at = ${#started[@]} - 1; at > 0; at--)); do
         kill "${started[at]}" 2>/dev/null || true
+        # A frozen one takes no signal but this.
+        kill -CONT "${started[at]}" 2>/dev/null || true
     done
     for ((at = ${#started[@]} - 1; at > 0; at--)); do
         wait "${started[at]}" 2>/dev/null || true

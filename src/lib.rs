@@ -15,7 +15,8 @@
 //! - [`storage`] makes the step durable: one atomic, conditional write.
 //! - [`wire`] is Thrift: the codec and the interface types.
 //!
-//! Leaves that anyone may use: [`config`] (the file, checked), [`telemetry`] (metrics), [`clock`] (time and randomness).
+//! Leaves that anyone may use: [`config`] (the file, checked), [`telemetry`] (metrics), [`clock`] (time and randomness),
+//! [`tls`] (whom to trust).
 //! [`failpoint`] lets tests end the process at places that matter; releases have none.
 
 pub mod api;
@@ -32,5 +33,6 @@ pub mod service;
 pub mod sink;
 pub mod storage;
 pub mod telemetry;
+pub mod tls;
 pub mod wire;
 pub mod woody;

@@ -36,7 +36,7 @@ enum Command {
     CheckConfig(ConfigFile),
     /// See it work: the service with a payment processor built in, and a story told through the port
     Demo(DemoOptions),
-    /// Look at a ledger while no service runs on its store
+    /// Look at a ledger; on embedded storage while no service runs on it
     #[command(subcommand)]
     Ledger(LedgerCommand),
     /// Look at the table of `storage.type: dynamodb`, or make it

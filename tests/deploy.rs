@@ -205,6 +205,34 @@ fn the_manifests_configurations_are_without_errors_and_a_stop_fits_their_grace()
     }
 }
 
+/// The API has no login: who may reach its port is all that guards it.
+#[test]
+fn the_manifests_let_nobody_in_but_those_whom_they_name() {
+    for (file, instances) in [("deploy/kubernetes/embedded.yaml", 1), ("deploy/kubernetes/dynamodb.yaml", 3)] {
+        let documents = documents(&read(file));
+        let policy = documents.iter().find(|it| it["kind"] == "NetworkPolicy").expect("a NetworkPolicy");
+        let workload = documents.iter().find(|it| it.pointer("/spec/template/spec").is_some()).expect("a workload");
+        let labels = &workload["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(workload["spec"]["replicas"], instances, "{file}");
+        assert_eq!(&policy["spec"]["podSelector"]["matchLabels"], labels, "{file}: it is about the pods");
+        assert_eq!(policy["spec"]["policyTypes"], serde_json::json!(["Ingress"]), "{file}");
+        let port = &workload["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"];
+        let mut admitted = Vec::new();
+        for rule in policy["spec"]["ingress"].as_array().expect("rules") {
+            let ports = rule["ports"].as_array().expect("named ports: without them it is all of them");
+            assert!(ports.iter().all(|it| it["port"] == *port && it["protocol"] == "TCP"), "{file}: {rule}");
+            admitted.extend(rule["from"].as_array().expect("named peers: without them it is everybody"));
+        }
+        for peer in &admitted {
+            let selectors = ["podSelector", "namespaceSelector"].map(|selector| &peer[selector]["matchLabels"]);
+            assert!(selectors.iter().any(|it| it.is_object()), "{file} lets in anybody: {peer}");
+        }
+        // One instance asks nobody; several pass requests on to each other.
+        let each_other = admitted.iter().any(|it| it["podSelector"]["matchLabels"] == *labels);
+        assert_eq!(each_other, instances > 1, "{file}");
+    }
+}
+
 /// A release changes them all, or the image is built from one and named after another.
 #[test]
 fn every_version_is_this_ones() {
@@ -250,4 +278,15 @@ fn the_units_times_and_folders_are_those_of_the_defaults() {
     let config::StorageSettings::Embedded(storage) = &settings.storage else { panic!("embedded by default") };
     assert_eq!(storage.path, Path::new("/var/lib").join(says("StateDirectory")));
     assert_eq!(settings.logging.root, Path::new("/var/log").join(says("LogsDirectory")));
+}
+
+#[test]
+fn logrotate_moves_the_log_of_the_defaults_and_the_unit_opens_it_again() {
+    let settings = settings("the defaults", DEFAULTS);
+    let log = settings.logging.root.join(&settings.logging.json_log);
+    let rotation = read("deploy/machinegun.logrotate");
+    assert!(rotation.lines().any(|line| line == format!("{} {{", log.display())), "{} is not moved", log.display());
+    assert!(rotation.contains("systemctl reload machinegun\n"));
+    // What a hangup does is shown by tests/logs.rs.
+    assert!(read("deploy/machinegun.service").contains("\nExecReload=/bin/kill -HUP $MAINPID\n"));
 }

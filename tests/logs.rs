@@ -223,3 +223,14 @@ async fn a_log_that_was_moved_away_is_made_anew_at_the_hangup() {
     text_of(&path, "machinegun has stopped").await;
     assert_eq!(service.ended().await.status.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_hangup_does_not_end_a_service_that_logs_to_stdout() {
+    let (folder, processor) = (Folder::new(), Processor::start());
+    let service = Machinegun::start(&configured(&folder, &processor, "{out_type: stdout, level: info}")).await;
+    service.hang_up();
+    Peer::of(service.address).start("behind", &Order::plain(SECRET)).await.expect("started");
+    // Had the signal its own meaning, the process would end by it, whatever comes after it.
+    service.terminate();
+    assert_eq!(service.ended().await.status.code(), Some(0));
+}

@@ -1,13 +1,13 @@
 //! Traces: client, service, processor and, a timer later, the processor again are one trace, as a collector sees it.
 #![cfg(feature = "otlp")]
 
+mod certificates;
 mod process;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use certificates::{AUTHORITY, STRANGER};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -15,9 +15,6 @@ use process::peer::Peer;
 use process::processor::{Order, Processor};
 use process::{Folder, Machinegun, soon};
 use prost::Message;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -44,13 +41,7 @@ impl Collector {
 
     /// With TLS, by the certificate of this folder.
     async fn start_secure() -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let chain = CertificateDer::pem_file_iter(certificates("collector.pem")).expect("a certificate");
-        let chain = chain.collect::<Result<_, _>>().expect("a certificate");
-        let key = PrivateKeyDer::from_pem_file(certificates("collector.key")).expect("a key");
-        let config = config.expect("versions").with_no_client_auth().with_single_cert(chain, key);
-        Self::start_behind(Some(TlsAcceptor::from(Arc::new(config.expect("they belong together"))))).await
+        Self::start_behind(Some(certificates::acceptor())).await
     }
 
     async fn start_behind(tls: Option<TlsAcceptor>) -> Self {
@@ -129,11 +120,6 @@ async fn collect(
     }
 }
 
-/// Made for these tests alone: an authority, and what it says of 127.0.0.1.
-fn certificates(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates").join(name)
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -200,7 +186,7 @@ async fn a_call_its_processor_and_its_timer_are_one_trace_with_the_right_parents
 async fn spans_go_to_a_collector_over_tls_if_its_certificate_is_trusted() {
     let (folder, processor, collector) = (Folder::new(), Processor::start(), Collector::start_secure().await);
     let endpoint = format!("https://{}", collector.address);
-    let [authority, stranger] = ["authority.pem", "collector.pem"].map(|name| certificates(name).display().to_string());
+    let [authority, stranger] = [AUTHORITY, STRANGER].map(|name| certificates::file(name).display().to_string());
     let endpoint = &endpoint;
     let trusting = |file| {
         [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "50"), ("SSL_CERT_FILE", file)]

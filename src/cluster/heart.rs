@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::task::JoinHandle;
+
 use super::{Cluster, new_instance};
 use crate::storage::leases::{Heartbeat, InstanceId};
 
@@ -13,6 +15,12 @@ struct UnderWay {
     began: i64,
 }
 
+/// A turn of the runtime on which everything else runs, that was asked for.
+struct Turn {
+    asked: i64,
+    taken: JoinHandle<()>,
+}
+
 // === impl Cluster: the heart ===
 
 impl Cluster {
@@ -20,7 +28,18 @@ impl Cluster {
     pub(super) async fn keep_beating(self: Arc<Self>) -> Option<(InstanceId, u64)> {
         let mut standing: Option<(InstanceId, u64)> = None;
         let mut under_way: Option<UnderWay> = None;
+        // However it ends.
+        let _stilled = self.stilled.clone().drop_guard();
+        let mut turn = self.ask_for_a_turn();
         while !self.ended.is_cancelled() {
+            if turn.taken.is_finished() {
+                turn = self.ask_for_a_turn();
+            } else if self.clock.monotonic() - turn.asked >= self.lease_ms {
+                // Leases that outlive the work they are for would keep it from everybody. Whoever waits for a beat to be
+                // settled can wait for longer.
+                self.wait_for_a_turn(&mut turn).await;
+                continue;
+            }
             let again = under_way.is_some();
             let put = under_way.take().unwrap_or_else(|| self.next_beat(standing));
             let answer = self.soon(self.leases().beat(&put.heartbeat)).await;
@@ -51,12 +70,28 @@ impl Cluster {
                 () = self.clock.sleep_until_monotonic(from + pause) => {}
                 // News for the others, but not one heartbeat each.
                 () = self.news.notified(), if under_way.is_none() => {
-                    self.clock.sleep_until_monotonic(from + self.gap_ms.min(pause)).await;
+                    self.clock.sleep_until_monotonic(from + self.gap().min(pause)).await;
                 }
                 () = self.ended.cancelled() => {}
             }
         }
         standing
+    }
+
+    fn ask_for_a_turn(&self) -> Turn {
+        Turn { asked: self.clock.monotonic(), taken: self.home.spawn(async {}) }
+    }
+
+    /// Without a heartbeat: what is trusted ends by itself.
+    async fn wait_for_a_turn(&self, turn: &mut Turn) {
+        tracing::error!(
+            lease_ms = self.lease_ms,
+            "nothing has run for a whole lease time: no heartbeat goes out until it does"
+        );
+        tokio::select! {
+            _ = &mut turn.taken => tracing::warn!("the service runs again"),
+            () = self.ended.cancelled() => {}
+        }
     }
 
     fn next_beat(&self, standing: Option<(InstanceId, u64)>) -> UnderWay {

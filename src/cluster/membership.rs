@@ -109,7 +109,7 @@ impl Membership {
             }
             let from = cluster.clock.monotonic();
             let pause = match () {
-                () if self.outdated || !self.unsettled.is_empty() => cluster.gap_ms,
+                () if self.outdated || !self.unsettled.is_empty() => cluster.gap(),
                 // A watch over the others that breaks off begins anew, and costs a lease time more.
                 () if failed => cluster.jittered(cluster.tick_ms / 4),
                 // What moves goes on moving: shards come one after the other.
@@ -117,7 +117,7 @@ impl Membership {
                 () => cluster.jittered(cluster.tick_ms),
             };
             let death = self.others.next_death().map_or(i64::MAX, |death| death - from);
-            let pause = pause.min(death.max(cluster.gap_ms));
+            let pause = pause.min(death.max(cluster.gap()));
             let next = cluster.clock.sleep_until_monotonic(from + pause);
             tokio::pin!(next);
             loop {
@@ -132,7 +132,7 @@ impl Membership {
                     }
                     () = &mut next => break,
                     _ = asked.changed() => {
-                        cluster.clock.sleep_until_monotonic(from + cluster.gap_ms.min(pause)).await;
+                        cluster.clock.sleep_until_monotonic(from + cluster.gap().min(pause)).await;
                         break;
                     }
                     _ = beating.changed() => break,
@@ -484,6 +484,8 @@ async fn give(cluster: Arc<Cluster>, owners: Vec<Owner>) -> Passed {
             if assigned.is_ok() {
                 break;
             }
+            let next = cluster.clock.monotonic() + cluster.gap();
+            cluster.clock.sleep_until_monotonic(next).await;
             assigned = cluster.soon(cluster.leases().assign(&owner)).await;
         }
         (owner, assigned)

@@ -87,6 +87,8 @@ pub struct Cluster {
     leaving: CancellationToken,
     /// Nothing more can be handed over.
     left: CancellationToken,
+    /// No heartbeat goes out any more.
+    stilled: CancellationToken,
     ended: CancellationToken,
     running: Mutex<Option<Running>>,
     /// Where everything else runs.
@@ -166,6 +168,7 @@ impl Cluster {
             answered: watch::Sender::new(0),
             leaving: CancellationToken::new(),
             left: CancellationToken::new(),
+            stilled: CancellationToken::new(),
             ended: CancellationToken::new(),
             running: Mutex::new(None),
             home: Handle::current(),
@@ -198,6 +201,15 @@ impl Cluster {
         }
         let left = self.shards.owned().len();
         tracing::info!(left, "shards were handed over; those that are left go to whoever takes them");
+    }
+
+    /// Returns if what keeps the leases ends without being told to: what it was. The service must stop and be restarted: half
+    /// of it alone would renew leases of shards that nobody gives away, or refuse its own steps for ever. A leave ends it too.
+    pub async fn failure(&self) -> &'static str {
+        tokio::select! {
+            () = self.stilled.cancelled() => "the heartbeat",
+            () = self.left.cancelled() => "the look at the other instances",
+        }
     }
 
     /// Returns when the others have looked, and know that nothing is owned here any more. Until then they pass requests on
@@ -265,6 +277,11 @@ impl Cluster {
 
     fn jittered(&self, ms: i64) -> i64 {
         (ms as f64 * (1.0 - JITTER + 2.0 * JITTER * random_unit())) as i64
+    }
+
+    /// Not the same for all who saw the same.
+    fn gap(&self) -> i64 {
+        self.jittered(self.gap_ms).max(1)
     }
 
     /// A request about leases: one that hangs is given up long before the lease time is.

@@ -12,7 +12,7 @@ use crate::wire::Protocol;
 /// `namespaces.<name>.processor`, and whoever else is called over the same transport.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProcessorSettings {
-    /// `url`: absolute, http or https. No default.
+    /// `url`: absolute, http or https, whose certificates the system's authorities vouch for. No default.
     pub url: String,
     /// `pool_size`: connections that are kept, 1 to 1,000,000. Default 50.
     pub pool_size: usize,

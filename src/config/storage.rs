@@ -50,8 +50,8 @@ pub struct DynamodbSettings {
     /// `request_timeout`: of one request to the table, not zero. Default 5s.
     #[serde(serialize_with = "duration::text")]
     pub request_timeout: Duration,
-    /// `max_concurrent_requests`: requests to the table under way at once, 1 to 1,000,000; those about leases aside. One
-    /// that has no place within half of `request_timeout` is refused. Default 256.
+    /// `max_concurrent_requests`: requests to the table under way at once, 1 to 1,000,000; those about leases, and
+    /// scans, aside. One that has no place within half of `request_timeout` is refused. Default 256.
     pub max_concurrent_requests: usize,
     /// `lease_time`: how long an instance is alive after its last heartbeat, 1s to 10m. Default 10s. All instances have
     /// the same.

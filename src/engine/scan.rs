@@ -8,14 +8,14 @@
 use std::time::Duration;
 
 use super::{Engine, SchedulerOptions};
-use crate::clock::Stopwatch;
+use crate::clock::{Stopwatch, random_unit};
 use crate::storage::StorageError;
 use crate::telemetry::metrics::Scheduler;
 
 /// How many dues one page of a scan holds.
 const PAGE: usize = 1_000;
 
-/// Milliseconds until a scan that failed is tried again.
+/// Milliseconds until a scan that failed is tried again, give or take a half.
 const RETRY_MS: i64 = 1_000;
 
 /// How a scan ended that did not fail.
@@ -49,7 +49,8 @@ impl Engine {
                             error.reason = %error,
                             "scheduler search failed: it is tried again in a moment"
                         );
-                        next.min(clock.now().saturating_add(RETRY_MS))
+                        let pause = (RETRY_MS as f64 * (0.5 + random_unit())) as i64;
+                        next.min(clock.now().saturating_add(pause))
                     }
                 };
                 tokio::select! {

@@ -353,7 +353,7 @@ impl<'a> Head<'a> {
 impl StatusKind {
     pub const ALL: [Self; 5] = [Self::Sleeping, Self::Waiting, Self::Retrying, Self::Failed, Self::Removed];
 
-    /// Its name in metrics and on the command line.
+    /// Its name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sleeping => "sleeping",

@@ -21,7 +21,7 @@ pub use open_files::allow_open_files;
 
 use crate::api::{Automaton, EventSink};
 use crate::clock::{Clock, Snowflakes};
-use crate::cluster::FORWARDED;
+use crate::cluster::{Cluster, FORWARDED};
 use crate::config::{DynamodbSettings, Settings, StorageSettings};
 use crate::engine::{Engine, EngineOptions, Shards};
 use crate::ops::{self, Health, Readiness};
@@ -31,6 +31,7 @@ use crate::storage::embedded::{Embedded, EmbeddedOptions, OpenError, WriterStats
 use crate::storage::memory::Memory;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::{self, Metrics, metrics as names};
+use crate::tls::NoAuthorities;
 use crate::wire::{self, Protocol};
 use crate::woody::{Bodies, Server, ServerSettings};
 
@@ -57,6 +58,9 @@ pub enum StartError {
          Alternator never has): serve this namespace from DynamoDB or `storage.type: embedded`"
     )]
     NoTags { namespace: String },
+    /// Namespaces call `https` URLs.
+    #[error(transparent)]
+    Tls(#[from] NoAuthorities),
     #[error("{0}")]
     Sink(String),
     #[error("{0}")]
@@ -68,6 +72,11 @@ pub enum StartError {
 pub enum RunError {
     #[error("the store has failed and the service must be restarted: {0}")]
     Storage(StorageError),
+    #[error(
+        "what keeps this instance's leases has failed: the task of {0} has ended, its panic is on stderr; the service must be \
+         restarted"
+    )]
+    Leases(&'static str),
     #[error("the service's own task has failed: {0}")]
     Panicked(String),
 }
@@ -162,9 +171,10 @@ async fn run(
     let outlets = sinks::Outlets::open(&settings, writers)?;
     let replies = Bodies::new("limits.bodies.replies", most_replies(&settings));
     let mut namespaces = Vec::new();
+    let tls = namespaces::tls(&settings)?;
     for namespace in &settings.namespaces {
         let share = replies.share(share_of(most_replies(&settings), &settings));
-        let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes, &share)?;
+        let options = namespaces::options(namespace, &settings, limits, &clock, &snowflakes, &share, tls.as_ref())?;
         namespaces.push(outlets.join(options, namespace, &settings, &metrics));
     }
     let shards = storage.leases().map(|leases| Arc::new(Shards::new(leases.shards(), clock.clone())));
@@ -221,7 +231,8 @@ async fn run(
         let shutdown = async {
             tokio::select! {
                 () = told.cancelled() => {}
-                error = storage.failure() => failure = Some(error),
+                error = storage.failure() => failure = Some(RunError::Storage(error)),
+                what = leases_failure(cluster.as_deref()) => failure = Some(RunError::Leases(what)),
             }
             readiness.set(false);
         };
@@ -247,12 +258,16 @@ async fn run(
             cluster.end().await;
         }
         storage.close().await;
-        match failure {
-            Some(error) => Err(RunError::Storage(error)),
-            None => Ok(()),
-        }
+        failure.map_or(Ok(()), Err)
     });
     Ok(Running { address, stop, done })
+}
+
+async fn leases_failure(cluster: Option<&Cluster>) -> &'static str {
+    match cluster {
+        Some(cluster) => cluster.failure().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn open_storage(settings: &StorageSettings, metrics: &Metrics) -> Result<Arc<dyn Storage>, StartError> {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use http::Uri;
+use http::uri::Scheme;
+use rustls::ClientConfig;
 
 use super::{StartError, milliseconds};
 use crate::api::NamespaceInterface;
@@ -11,8 +13,25 @@ use crate::config::{NamespaceSettings, ProcessorSettings, Settings, StepProcesso
 use crate::engine::{ModernizerOptions, NamespaceOptions, SchedulerOptions, Suicide};
 use crate::machine::{Limits, Policy};
 use crate::processor::{ByStep, Processor, WoodyModernizer, WoodyProcessor};
+use crate::tls::{self, NoAuthorities};
 use crate::wire;
 use crate::woody::{Bodies, Client, ClientSettings};
+
+/// Whom to trust, if any namespace calls a peer by TLS.
+pub(super) fn tls(settings: &Settings) -> Result<Option<Arc<ClientConfig>>, NoAuthorities> {
+    let is_secure =
+        |it: &ProcessorSettings| it.url.parse::<Uri>().is_ok_and(|url| url.scheme() == Some(&Scheme::HTTPS));
+    let wanted = settings.namespaces.iter().flat_map(called).any(is_secure);
+    wanted.then(|| tls::trusting_the_system().map(Arc::new)).transpose()
+}
+
+/// All whom a namespace calls.
+fn called(namespace: &NamespaceSettings) -> impl Iterator<Item = &ProcessorSettings> {
+    let StepProcessors { init, call, repair, timeout, notification } = &namespace.processors;
+    let own = [init, call, repair, timeout, notification].into_iter().flatten();
+    let modernizer = namespace.modernizer.as_ref().map(|modernizer| &modernizer.handler);
+    std::iter::once(&namespace.processor).chain(own).chain(modernizer)
+}
 
 /// The namespace as the engine runs it.
 pub(super) fn options(
@@ -22,6 +41,7 @@ pub(super) fn options(
     clock: &Clock,
     snowflakes: &Arc<Snowflakes>,
     replies: &Arc<Bodies>,
+    tls: Option<&Arc<ClientConfig>>,
 ) -> Result<NamespaceOptions, StartError> {
     let woody_client = |service, of: &str, processor: &ProcessorSettings| {
         let url: Uri = processor.url.parse().map_err(|error| StartError::ProcessorUrl {
@@ -35,6 +55,7 @@ pub(super) fn options(
             max_response_size: usize::try_from(settings.woody_server.max_body_size).unwrap_or(usize::MAX),
             replies: replies.clone(),
             service,
+            tls: tls.cloned(),
             ..ClientSettings::default()
         };
         Ok::<_, StartError>((Client::new(client, clock.clone(), snowflakes.clone()), url))

@@ -8,9 +8,9 @@ use machinegun::storage::Storage;
 use machinegun::wire::{Call, ProcessCall, ProcessSignal, Start, Value};
 
 use crate::fleet::{LEASE_MS, SHARDS};
-use crate::link::{Link, Way};
+use crate::link::{Link, Trap, Way};
 use crate::live::processor::{signed, to_call, to_signal};
-use crate::live::{self, Callee, NAMESPACE, id, result};
+use crate::live::{self, Callee, NAMESPACE, PATIENCE, id, result};
 use crate::town::Town;
 
 const ALL: u64 = SHARDS as u64;
@@ -95,4 +95,33 @@ async fn a_shard_is_kept_when_who_should_have_it_dies_before_it_is_free() {
         assert!(owners.iter().all(|owner| owner.instance == first), "{owners:?}");
     };
     during_a_step_of_each(&town, &mut callee, &machines, moving).await;
+}
+
+/// Half of it goes on otherwise: leases that are renewed for shards that nobody gives away, or an instance that takes
+/// no steps and never joins anew.
+#[tokio::test]
+async fn a_service_ends_when_what_keeps_its_leases_has_failed() {
+    for trap in [Trap::Owners, Trap::Beat] {
+        let (mut town, _callee) = Town::of(1).await;
+        let link = Link::new(town.storage.clone());
+        town.build(link.clone()).await;
+        town.until(|all| owned(all) == ALL && all.iter().all(|it| it["owned"].as_u64() == Some(ALL / 2))).await;
+        let failing = town.houses.pop().expect("two");
+        link.spring(trap);
+        let ended = async {
+            let ended = failing.wait();
+            tokio::pin!(ended);
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut ended => return ended,
+                    () = tokio::task::yield_now() => town.hand.advance(Duration::from_millis(10)),
+                }
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
+        let error = ended.expect_err("not in order").to_string();
+        assert!(error.contains("leases") && error.contains("restarted"), "{trap:?}: {error}");
+        town.until(|all| owned(all) == ALL).await;
+    }
 }

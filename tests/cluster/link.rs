@@ -1,6 +1,6 @@
 //! One instance's way to the storage, which breaks as it is told to.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,17 +26,34 @@ pub enum Way {
 pub struct Link {
     inner: Arc<dyn Storage>,
     way: watch::Sender<Way>,
+    /// Whoever asks for this next panics.
+    trap: Mutex<Option<Trap>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trap {
+    Beat,
+    Owners,
 }
 
 // === impl Link ===
 
 impl Link {
     pub fn new(inner: Arc<dyn Storage>) -> Arc<Self> {
-        Arc::new(Self { inner, way: watch::Sender::new(Way::Open) })
+        Arc::new(Self { inner, way: watch::Sender::new(Way::Open), trap: Mutex::default() })
     }
 
     pub fn set(&self, way: Way) {
         self.way.send_replace(way);
+    }
+
+    pub fn spring(&self, trap: Trap) {
+        *self.trap.lock().expect("it is never held over a panic") = Some(trap);
+    }
+
+    fn walk_into(&self, trap: Trap) {
+        let sprung = self.trap.lock().expect("it is never held over a panic").take_if(|it| *it == trap);
+        assert_eq!(sprung, None, "told so");
     }
 
     fn leases(&self) -> &dyn Leases {
@@ -66,6 +83,7 @@ impl Leases for Link {
     }
 
     async fn beat(&self, heartbeat: &Heartbeat) -> Result<bool, StorageError> {
+        self.walk_into(Trap::Beat);
         self.over(self.leases().beat(heartbeat)).await
     }
 
@@ -78,6 +96,7 @@ impl Leases for Link {
     }
 
     async fn owners(&self) -> Result<Vec<Owner>, StorageError> {
+        self.walk_into(Trap::Owners);
         self.over(self.leases().owners()).await
     }
 

@@ -7,6 +7,7 @@ use machinegun::clock::Stopwatch;
 use machinegun::cluster::LeaseThread;
 use machinegun::storage::Storage;
 use machinegun::storage::leases::Owner;
+use tokio::runtime::Builder;
 
 use crate::fleet::{Fleet, LEASE_MS, SHARDS};
 use crate::link::Way;
@@ -265,24 +266,53 @@ async fn a_shard_whose_entry_was_given_up_is_taken() {
     assert!(fleet.owners().await.iter().all(|owner| owner.instance.is_some()));
 }
 
-/// On a runtime that has something else to do, all of the time.
+/// On a runtime that has something else to do, nearly all of the time.
 #[tokio::test]
 async fn heartbeats_go_out_while_nothing_else_has_its_turn() {
     let mut fleet = Fleet::new();
     let it = fleet.join_on(Some(LeaseThread::start().expect("a thread")));
     let began = Stopwatch::start();
     let mut seen = 0;
-    // Nothing is awaited, so no other task of this runtime runs.
     while seen < 10 {
         assert!(began.elapsed() < PATIENCE, "{seen} heartbeats");
-        let beats = fleet.heartbeats().now_or_never().expect("memory answers at once");
-        seen = beats.first().map_or(seen, |heartbeat| heartbeat.beat);
-        fleet.turn(LEASE_MS / 100);
-        std::thread::yield_now();
+        // Less than a lease time, in which nothing is awaited, so no other task of this runtime runs.
+        let beats = |fleet: &Fleet| {
+            let beats = fleet.heartbeats().now_or_never().expect("memory answers at once");
+            beats.first().map_or(0, |heartbeat| heartbeat.beat)
+        };
+        let before = beats(&fleet);
+        for _ in 0..80 {
+            fleet.turn(LEASE_MS / 100);
+            std::thread::yield_now();
+        }
+        seen += beats(&fleet).saturating_sub(before);
+        tokio::task::yield_now().await;
     }
     let cluster = fleet.instances[it].cluster.clone();
     tokio::spawn(async move { cluster.end().await }).await.expect("it ends");
     assert_eq!(fleet.heartbeats().await, []);
+}
+
+/// Its heart would go on for ever, and hold shards whose machines nobody serves.
+#[tokio::test]
+async fn an_instance_of_which_nothing_but_its_heart_runs_loses_its_shards() {
+    let mut fleet = Fleet::new();
+    let home = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let stuck = {
+        let _home = home.enter();
+        fleet.join_on(Some(LeaseThread::start().expect("a thread")))
+    };
+    let other = fleet.join();
+    let shared = |fleet: &Fleet| fleet.held(stuck).len() == 8 && fleet.held(other).len() == 8;
+    fleet.until("a half each", shared).await;
+    let (release, released) = std::sync::mpsc::sync_channel::<()>(0);
+    home.spawn(async move { released.recv() });
+    fleet.until("all", |fleet| fleet.owned(other).len() == ALL).await;
+    fleet.pass(5 * LEASE_MS).await;
+    assert_eq!((fleet.held(other).len(), fleet.standing(stuck).trusted), (ALL, false));
+    drop(release);
+    fleet.until("a half each again", shared).await;
+    home.shutdown_background();
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ pub struct Proxy {
 struct Mode {
     fault: AtomicU8,
     times: AtomicUsize,
+    /// So often it goes well before.
+    spared: AtomicUsize,
+    halved: AtomicU64,
 }
 
 const PASS: u8 = 0;
@@ -29,18 +32,24 @@ const LOSE_REQUEST: u8 = 2;
 const THROTTLE: u8 = 3;
 const FAIL: u8 = 4;
 const HANG: u8 = 5;
+const HALVE_ANSWER: u8 = 6;
 
 // === impl Mode ===
 
 impl Mode {
-    fn set(&self, fault: u8, times: usize) {
+    fn set(&self, fault: u8, spared: usize, times: usize) {
         self.times.store(times, Ordering::SeqCst);
+        self.spared.store(spared, Ordering::SeqCst);
         self.fault.store(fault, Ordering::SeqCst);
     }
 
     /// Whether this is what goes wrong now.
     fn take(&self, fault: u8) -> bool {
         let taken = self.fault.load(Ordering::SeqCst) == fault;
+        let spare = |spared: usize| spared.checked_sub(1);
+        if taken && self.spared.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spare).is_ok() {
+            return false;
+        }
         if taken && self.times.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.fault.store(PASS, Ordering::SeqCst);
         }
@@ -79,7 +88,7 @@ impl Proxy {
 
     /// As often as a client tries, say.
     pub fn lose_answers(&self, times: usize) {
-        self.mode.set(LOSE_ANSWER, times);
+        self.mode.set(LOSE_ANSWER, 0, times);
     }
 
     /// The connection is cut at the next request, which goes nowhere.
@@ -88,7 +97,7 @@ impl Proxy {
     }
 
     pub fn lose_requests(&self, times: usize) {
-        self.mode.set(LOSE_REQUEST, times);
+        self.mode.set(LOSE_REQUEST, 0, times);
     }
 
     /// The next request is answered as a throttled table does, and goes nowhere.
@@ -97,7 +106,7 @@ impl Proxy {
     }
 
     pub fn throttle(&self, times: usize) {
-        self.mode.set(THROTTLE, times);
+        self.mode.set(THROTTLE, 0, times);
     }
 
     /// The next request is answered as a table does that fails in the middle, and goes nowhere.
@@ -106,17 +115,32 @@ impl Proxy {
     }
 
     pub fn fail(&self, times: usize) {
-        self.mode.set(FAIL, times);
+        self.mode.set(FAIL, 0, times);
     }
 
     /// The next requests are taken, go nowhere, and are never answered.
     pub fn hang(&self, times: usize) {
-        self.mode.set(HANG, times);
+        self.mode.set(HANG, 0, times);
+    }
+
+    /// So many requests are answered, and all behind them hang.
+    pub fn hang_after(&self, answered: usize) {
+        self.mode.set(HANG, answered, usize::MAX);
+    }
+
+    /// The next answer ends behind its head: its body never comes.
+    pub fn halve_next_answer(&self) {
+        self.mode.set(HALVE_ANSWER, 0, 1);
+    }
+
+    /// So many answers ended so.
+    pub fn halved(&self) -> u64 {
+        self.mode.halved.load(Ordering::SeqCst)
     }
 
     /// Nothing goes wrong any more.
     pub fn mend(&self) {
-        self.mode.set(PASS, 0);
+        self.mode.set(PASS, 0, 0);
     }
 
     /// Nothing listens any more.
@@ -152,6 +176,13 @@ async fn pass(mut client: TcpStream, service: SocketAddr, mode: Arc<Mode>, reque
                 _ => return,
             },
             read = server.read(&mut answered) => match read {
+                Ok(length) if length > 0 && take(HALVE_ANSWER) => {
+                    let head = answered[..length].windows(4).position(|end| end == b"\r\n\r\n").map_or(length, |at| at + 4);
+                    let _ = client.write_all(&answered[..head]).await;
+                    mode.halved.fetch_add(1, Ordering::SeqCst);
+                    while client.read(&mut asked).await.is_ok_and(|length| length > 0) {}
+                    return;
+                }
                 Ok(length) if length > 0 && !take(LOSE_ANSWER) => {
                     if client.write_all(&answered[..length]).await.is_err() { return }
                 }

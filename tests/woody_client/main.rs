@@ -23,6 +23,9 @@
 //! | C39 | `c39_a_connection_that_the_peer_closed_meanwhile`, `c39_a_request_that_was_received_is_never_sent_again` |
 //! | C40 | `c40_extra_headers_mean_nothing` |
 
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod outcomes;
 mod pool;
 mod script;
+mod secure;

@@ -247,7 +247,7 @@ async fn c33_nobody_to_call() {
     failed(script.call_to(&url).await, INTERNAL_UNAVAILABLE, "econnrefused");
     failed(script.call_to("http://nowhere.invalid/").await, INTERNAL_UNAVAILABLE, "{resolve_failed,nxdomain");
     failed(script.call_to("nowhere").await, INTERNAL_UNAVAILABLE, "unsupported_url_scheme");
-    failed(script.call_to("https://localhost/").await, INTERNAL_UNAVAILABLE, "https is not supported");
+    failed(script.call_to("https://localhost/").await, INTERNAL_UNAVAILABLE, "https is not spoken here");
 }
 
 /// The reference says unknown here, by accident: nothing was sent.

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedHttpClient, StalledStreamProtectionConfig};
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, ReturnValue, WriteRequest};
@@ -17,7 +18,8 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::places::{Bounded, Places};
+use super::places::{Bounded, Places, Purpose, Taken};
+use crate::clock::{Clock, random_unit};
 use crate::config::DynamodbSettings;
 use crate::storage::StorageError;
 
@@ -32,7 +34,7 @@ pub struct DynamodbOptions {
     pub shards: u16,
     /// Of one request. A commit is put once in it, everything else as often as fits.
     pub request_timeout: Duration,
-    /// Requests under way at once; those about leases aside.
+    /// Requests under way at once; those about leases, and scans, aside.
     pub max_concurrent_requests: usize,
     /// Key id and secret; none: from where AWS's own tools take them.
     pub credentials: Option<(String, String)>,
@@ -51,6 +53,8 @@ pub struct Page {
 pub struct Table {
     /// For what may be done twice.
     pub calls: Client,
+    /// The same for what looks through the indexes.
+    pub scans: Client,
     /// IMPORTANT: never tries again by itself: what became of a commit is decided by the store.
     pub commits: Client,
     pub name: String,
@@ -75,7 +79,11 @@ const DELETED_AT_ONCE: usize = 25;
 pub const AT_ONCE: usize = 16;
 
 /// How often deletes that the table puts off are asked for again, before the caller hears of it.
-const DELETE_ATTEMPTS: usize = 8;
+const DELETE_ATTEMPTS: u32 = 8;
+
+/// Milliseconds before the first of several tries, and before later ones: twice as long each time, give or take a half.
+const PAUSE_MS: i64 = 20;
+const LONGEST_PAUSE_MS: i64 = 500;
 
 // === impl DynamodbOptions ===
 
@@ -104,21 +112,28 @@ impl Table {
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(options.region.clone()))
-            .timeout_config(timeouts);
+            .timeout_config(timeouts)
+            // A body that waits for a place is not sent, and would count as one that is stuck on its way.
+            .stalled_stream_protection(StalledStreamProtectionConfig::enabled().upload_enabled(false).build());
         if let Some(endpoint) = &options.endpoint_url {
             loader = loader.endpoint_url(endpoint);
         }
         if let Some((id, secret)) = &options.credentials {
             loader = loader.credentials_provider(Credentials::new(id, secret, None, None, "given"));
         }
+        // IMPORTANT: credentials are fetched over these, and all clients wait for them, so no place is needed here.
+        let shared = loader.http_client(connections()).load().await;
         let places = Places::new(options.max_concurrent_requests, options.request_timeout);
-        let bounded = Bounded::new(connections(), places.clone());
-        let shared = loader.http_client(bounded).load().await;
-        let client =
-            |retries| Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&shared).retry_config(retries).build());
+        let connections = connections();
+        let client = |purpose, retries| {
+            let config = aws_sdk_dynamodb::config::Builder::from(&shared);
+            let bounded = Bounded::new(connections.clone(), places.clone(), purpose);
+            Client::from_conf(config.http_client(bounded).retry_config(retries).build())
+        };
         Self {
-            calls: client(RetryConfig::standard()),
-            commits: client(RetryConfig::disabled()),
+            calls: client(Purpose::Call, RetryConfig::standard()),
+            scans: client(Purpose::Scan, RetryConfig::standard()),
+            commits: client(Purpose::Call, RetryConfig::disabled()),
             name: options.table.clone(),
             region: options.region.clone(),
             places,
@@ -131,7 +146,7 @@ impl Table {
         let Self { commits: client, .. } = self;
         let config = client.config().to_builder().http_client(connections());
         let client = Client::from_conf(config.build());
-        Self { calls: client.clone(), commits: client, ..self.clone() }
+        Self { calls: client.clone(), scans: client.clone(), commits: client, ..self.clone() }
     }
 
     /// The item as it is now.
@@ -219,7 +234,10 @@ impl Table {
             let delete = delete.map_err(|error| StorageError::Unavailable(error.to_string()))?;
             wanted.push(WriteRequest::builder().delete_request(delete).build());
         }
-        for _ in 0..DELETE_ATTEMPTS {
+        for tries in 0..DELETE_ATTEMPTS {
+            if tries > 0 {
+                pause(tries).await;
+            }
             let batch = self.calls.batch_write_item().request_items(&self.name, wanted).send().await;
             let left = batch.map_err(|error| fault(&error).error())?.unprocessed_items;
             wanted = left.and_then(|mut left| left.remove(&self.name)).unwrap_or_default();
@@ -229,6 +247,14 @@ impl Table {
         }
         Err(StorageError::Unavailable("the table puts deletes off: it is throttled".to_owned()))
     }
+}
+
+/// Before something is asked for again, so many tries later.
+pub async fn pause(tries: u32) {
+    let longest = PAUSE_MS.saturating_mul(1 << tries.min(16)).min(LONGEST_PAUSE_MS);
+    let clock = Clock::system();
+    let pause = (longest as f64 * (0.5 + random_unit())) as i64;
+    clock.sleep_until_monotonic(clock.monotonic().saturating_add(pause)).await;
 }
 
 fn connections() -> SharedHttpClient {
@@ -254,7 +280,7 @@ where
     match error {
         SdkError::ConstructionFailure(_) => Fault::Refused(text),
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(connector) if connector.is_user() || never_connected(connector) => Fault::Refused(text),
+            Some(connector) if never_sent(connector) => Fault::Refused(text),
             _ => Fault::Unknown(text),
         },
         // The table's own refusals are answers: throttled, not allowed, not valid, no such table.
@@ -275,11 +301,12 @@ where
     }
 }
 
-/// Whether a request was lost before there was a connection that it could have been sent on.
-fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether a request had no place, no credentials, or no connection that it could have been sent on.
+fn never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
+        let not_connected = error.downcast_ref().is_some_and(hyper_util::client::legacy::Error::is_connect);
+        if not_connected || error.is::<Taken>() || error.is::<CredentialsError>() {
             return true;
         }
         cause = error.source();

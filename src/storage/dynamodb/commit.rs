@@ -44,29 +44,30 @@ pub(super) struct Plan {
 impl Dynamodb {
     /// A commit with its deletions: it is done only once the entries that it deletes are gone.
     pub(super) async fn commit_whole(&self, commit: &Commit) -> Outcome {
-        let outcome = match &commit.record {
-            Some(record) => {
-                let mark = (commit.key.clone(), record.commit, true);
-                let earlier = !self.pending().insert(mark.clone());
-                let outcome = self.put_record(commit, record).await;
-                self.answered(mark, earlier, outcome)
+        let id = match &commit.record {
+            Some(record) => record.commit,
+            None => commit.expect.unwrap_or(FIRST_GENERATION),
+        };
+        let mark = (commit.key.clone(), id, commit.record.is_some());
+        let earlier = !self.pending().insert(mark.clone());
+        let put = match &commit.record {
+            Some(record) => self.put_record(commit, record).await,
+            None => self.forget(commit).await,
+        };
+        let outcome = match put {
+            // IMPORTANT: behind the commit, which notes them as handled: an entry never goes before its note.
+            Outcome::Committed => {
+                match self.settle(&commit.key, &commit.delete_notifications, &commit.park_notifications).await {
+                    Ok(()) => Outcome::Committed,
+                    Err(error) => Outcome::Unknown(error),
+                }
             }
-            None => {
-                let mark = (commit.key.clone(), commit.expect.unwrap_or(FIRST_GENERATION), false);
-                let earlier = !self.pending().insert(mark.clone());
-                let outcome = self.forget(commit).await;
-                self.answered(mark, earlier, outcome)
+            outcome => {
+                self.standings().forget(&commit.key);
+                outcome
             }
         };
-        if outcome != Outcome::Committed {
-            self.standings().forget(&commit.key);
-            return outcome;
-        }
-        // IMPORTANT: behind the commit, which notes them as handled: an entry never goes before its note.
-        match self.settle(&commit.key, &commit.delete_notifications, &commit.park_notifications).await {
-            Ok(()) => Outcome::Committed,
-            Err(error) => Outcome::Unknown(error),
-        }
+        self.answered(mark, earlier, outcome)
     }
 
     /// IMPORTANT: refused means that no earlier put of the commit was done either. After one whose fate is unknown only

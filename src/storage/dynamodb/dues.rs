@@ -5,14 +5,18 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 
 use super::Dynamodb;
-use super::client::{AT_ONCE, Item, binary, bytes_of, fault, limit_of, number};
+use super::client::{AT_ONCE, Item, binary, bytes_of, fault, limit_of, number, pause};
 use super::keys;
 use super::schema::DUES;
 use crate::machine::Shard;
 use crate::storage::{Due, StorageError};
+
+/// How often shards are asked that gave no answer, while others did: so many shards never all answer at once where some
+/// requests are lost.
+const ROUNDS: u32 = 5;
 
 // === impl Dynamodb ===
 
@@ -33,8 +37,31 @@ impl Dynamodb {
         if from > to {
             return Ok(Vec::new());
         }
-        let scans = stream::iter(shards).map(|shard| self.dues_of(shard, &from, &to, limit));
-        let mut found: Vec<Due> = scans.buffer_unordered(AT_ONCE).try_concat().await?;
+        let (mut found, mut left) = (Vec::new(), shards.collect::<Vec<_>>());
+        let all = left.len();
+        for round in 1.. {
+            let (mut missed, mut failed) = (Vec::new(), None);
+            let ask = |shard| {
+                let (from, to) = (&from, &to);
+                async move { (shard, self.dues_of(shard, from, to, limit).await) }
+            };
+            let mut answers = stream::iter(left).map(ask).buffer_unordered(AT_ONCE);
+            while let Some((shard, dues)) = answers.next().await {
+                match dues {
+                    Ok(dues) => found.extend(dues),
+                    Err(error) => {
+                        missed.push(shard);
+                        failed = Some(error);
+                    }
+                }
+            }
+            match failed {
+                None => break,
+                Some(error) if missed.len() == all || round == ROUNDS => return Err(error),
+                Some(_) => pause(round).await,
+            }
+            left = missed;
+        }
         found.sort_unstable_by(|a, b| a.cursor.cmp(&b.cursor));
         found.truncate(limit);
         Ok(found)
@@ -45,7 +72,7 @@ impl Dynamodb {
         let mut dues = Vec::new();
         let mut start: Option<Item> = None;
         while dues.len() < limit {
-            let query = self.table.calls.query().table_name(&self.table.name).index_name(DUES);
+            let query = self.table.scans.query().table_name(&self.table.name).index_name(DUES);
             let query = query
                 .key_condition_expression("ds = :shard AND d BETWEEN :from AND :to")
                 .expression_attribute_values(":shard", number(shard))

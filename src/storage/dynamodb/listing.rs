@@ -89,7 +89,7 @@ impl Dynamodb {
             key
         });
         while entries.len() < limit {
-            let query = self.table.calls.query().table_name(&self.table.name).index_name(MACHINES);
+            let query = self.table.scans.query().table_name(&self.table.name).index_name(MACHINES);
             let query = query.expression_attribute_values(":shard", number(shard));
             let query = match prefix.is_empty() {
                 true => query.key_condition_expression("ls = :shard"),

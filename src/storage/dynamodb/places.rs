@@ -4,8 +4,10 @@
 //! bounded number of things at once. What has no place waits here, for half of its time at the most, and is then surely
 //! not done. Leases don't take part in this: they go out whatever else waits ([`super::client::Table::apart`]).
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::http::HttpRequest;
@@ -14,19 +16,39 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::client::AT_ONCE;
 use crate::clock::Clock;
 
 /// The places of requests that are under way.
 #[derive(Debug)]
 pub struct Places {
-    free: Arc<Semaphore>,
-    most: usize,
+    calls: Room,
+    scans: Room,
     /// For how long a request waits for a place, in milliseconds.
     patience_ms: i64,
     waiting: AtomicU64,
     refused: AtomicU64,
+}
+
+/// Places of one kind.
+#[derive(Debug)]
+struct Room {
+    free: Arc<Semaphore>,
+    most: usize,
+    /// Which they are, for those who found none.
+    name: &'static str,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    Call,
+    /// Looks through indexes, on behalf of no caller.
+    Scan,
 }
 
 /// Connections on which nothing is sent without a place.
@@ -34,33 +56,38 @@ pub struct Places {
 pub(super) struct Bounded<C> {
     inner: C,
     places: Arc<Places>,
+    purpose: Purpose,
+}
+
+/// The body of an answer, which is under way until it has come.
+struct Coming {
+    body: SdkBody,
+    _place: OwnedSemaphorePermit,
 }
 
 /// One that waits, for as long as it does.
 struct Waiting<'a>(&'a Places);
 
 #[derive(Debug, thiserror::Error)]
-#[error("overload: storage.max_concurrent_requests is reached: {0} requests to the table are under way")]
-struct Taken(usize);
+#[error("overload: {0} is reached: {1} requests to the table are under way")]
+pub(super) struct Taken(&'static str, usize);
 
 // === impl Places ===
 
 impl Places {
     pub(super) fn new(most: usize, request_timeout: Duration) -> Arc<Self> {
-        // A semaphore has no more.
-        let most = most.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
-            free: Arc::new(Semaphore::new(most)),
-            most,
+            calls: Room::new("storage.max_concurrent_requests", most),
+            scans: Room::new("the bound of scans", AT_ONCE),
             patience_ms: i64::try_from(request_timeout.as_millis() / 2).unwrap_or(i64::MAX / 4),
             waiting: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         })
     }
 
-    /// How many requests are under way.
+    /// How many requests are under way, those of scans aside.
     pub fn taken(&self) -> u64 {
-        (self.most - self.free.available_permits()) as u64
+        (self.calls.most - self.calls.free.available_permits()) as u64
     }
 
     /// How many requests wait for a place.
@@ -73,19 +100,37 @@ impl Places {
         self.refused.load(Ordering::Relaxed)
     }
 
-    async fn wait(&self) -> Result<OwnedSemaphorePermit, ConnectorError> {
+    fn of(&self, purpose: Purpose) -> &Room {
+        match purpose {
+            Purpose::Call => &self.calls,
+            Purpose::Scan => &self.scans,
+        }
+    }
+
+    async fn wait(&self, room: &Room) -> Result<OwnedSemaphorePermit, ConnectorError> {
         let _waiting = Waiting::new(self);
         let clock = Clock::system();
-        let until = clock.now().saturating_add(self.patience_ms);
-        // Never closed.
-        match clock.timeout_at(until, self.free.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => {
+        let until = clock.monotonic().saturating_add(self.patience_ms);
+        tokio::select! {
+            biased;
+            // Never closed.
+            Ok(place) = room.free.clone().acquire_owned() => Ok(place),
+            () = clock.sleep_until_monotonic(until) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                // The one kind that is surely not sent, and not tried again by the SDK.
-                Err(ConnectorError::user(Taken(self.most).into()))
+                // A kind that is not tried again by the SDK.
+                Err(ConnectorError::user(Taken(room.name, room.most).into()))
             }
         }
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    fn new(name: &'static str, most: usize) -> Self {
+        // A semaphore has no more.
+        let most = most.min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(most)), most, name }
     }
 }
 
@@ -107,27 +152,53 @@ impl Drop for Waiting<'_> {
 // === impl Bounded ===
 
 impl<C> Bounded<C> {
-    pub(super) fn new(inner: C, places: Arc<Places>) -> Self {
-        Self { inner, places }
+    pub(super) fn new(inner: C, places: Arc<Places>, purpose: Purpose) -> Self {
+        Self { inner, places, purpose }
     }
 }
 
 impl HttpClient for Bounded<SharedHttpClient> {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
         let inner = self.inner.http_connector(settings, components);
-        SharedHttpConnector::new(Bounded::new(inner, self.places.clone()))
+        SharedHttpConnector::new(Bounded::new(inner, self.places.clone(), self.purpose))
     }
 }
 
 impl HttpConnector for Bounded<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let (inner, places) = (self.inner.clone(), self.places.clone());
+        let (inner, places, purpose) = (self.inner.clone(), self.places.clone(), self.purpose);
         HttpConnectorFuture::new(async move {
-            let _place = match places.free.clone().try_acquire_owned() {
+            let room = places.of(purpose);
+            let place = match room.free.clone().try_acquire_owned() {
                 Ok(place) => place,
-                Err(_) => places.wait().await?,
+                Err(_) => places.wait(room).await?,
             };
-            inner.call(request).await
+            let mut response = inner.call(request).await?;
+            let body = std::mem::replace(response.body_mut(), SdkBody::taken());
+            *response.body_mut() = SdkBody::from_body_1_x(Coming { body, _place: place });
+            Ok(response)
         })
+    }
+}
+
+// === impl Coming ===
+
+impl Body for Coming {
+    type Data = <SdkBody as Body>::Data;
+    type Error = <SdkBody as Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Body::poll_frame(Pin::new(&mut self.body), context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        Body::size_hint(&self.body)
     }
 }

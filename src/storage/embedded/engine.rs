@@ -44,7 +44,7 @@ pub enum OpenError {
     NotWritable { path: PathBuf, error: io::Error },
     #[error("storage folder {} has format {found}, this release reads format {FORMAT}: use the release that wrote it, or a newer one", .path.display())]
     UnknownFormat { path: PathBuf, found: String },
-    #[error("storage folder {} is damaged: {detail}; restore it from a backup", .path.display())]
+    #[error("storage folder {} is damaged: {detail}; restore it from a backup (docs/operate.md)", .path.display())]
     Corrupt { path: PathBuf, detail: String },
     #[error("storage folder {} can't be opened: {detail}", .path.display())]
     Failed { path: PathBuf, detail: String },

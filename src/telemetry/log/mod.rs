@@ -74,11 +74,12 @@ impl Log {
         Ok((layer.with_filter(filter).boxed(), Self(Some(output))))
     }
 
-    /// Opens the file again at each SIGHUP, for who moves logs away (logrotate). Needs a runtime. Without a file the
-    /// signal keeps its meaning.
+    /// Opens the file again at each SIGHUP, for who moves logs away (logrotate). Needs a runtime. Where lines go to stdout
+    /// there is nothing to open, and the signal is taken all the same: a reload must not end the service. On a terminal it
+    /// keeps its meaning: who looked on is gone.
     pub fn reopen_at_hangup(&self) -> io::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
-        let Some(output) = self.0.clone().filter(|output| output.is_file()) else { return Ok(()) };
+        let Some(output) = self.0.clone() else { return Ok(()) };
         let mut hangup = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {

@@ -30,7 +30,6 @@ pub(super) enum Place {
 
 #[derive(Debug)]
 pub(super) struct Output {
-    is_file: bool,
     most_lines: usize,
     burst: Option<Mutex<Burst>>,
     /// Lines that were dropped since somebody was told of it.
@@ -65,6 +64,7 @@ impl Place {
         Ok(Self::File { path, file })
     }
 
+    /// On stdout there is nothing to open.
     fn reopen(&mut self) {
         let Self::File { path, file } = self else { return };
         match open(path) {
@@ -95,7 +95,6 @@ fn open(path: &PathBuf) -> io::Result<File> {
 impl Output {
     pub(super) fn start(place: Place, settings: &LoggingSettings) -> Arc<Self> {
         let output = Arc::new(Self {
-            is_file: matches!(place, Place::File { .. }),
             most_lines: settings.drop_mode_qlen,
             burst: settings.burst_limit_enable.then(Mutex::default),
             untold: AtomicU64::new(0),
@@ -105,10 +104,6 @@ impl Output {
         let writer = output.clone();
         std::thread::spawn(move || writer.run(place));
         output
-    }
-
-    pub(super) fn is_file(&self) -> bool {
-        self.is_file
     }
 
     /// Whether a line may be made now, and how many were dropped before it that nobody was told of.

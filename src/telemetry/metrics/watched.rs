@@ -78,15 +78,15 @@ pub const MEMORY_REFUSING: Watched =
 
 pub const TABLE_REQUESTS: Watched = gauge(
     "machinegun_table_requests",
-    "Requests to the DynamoDB table under way, of `storage.max_concurrent_requests`; those about leases aside.",
+    "Requests to the DynamoDB table under way, of `storage.max_concurrent_requests`; those about leases, and scans, aside.",
 );
 pub const TABLE_REQUESTS_WAITING: Watched = gauge(
     "machinegun_table_requests_waiting",
-    "Requests to the DynamoDB table that wait for one of `storage.max_concurrent_requests`.",
+    "Requests to the DynamoDB table that wait for one of `storage.max_concurrent_requests`, or of the places of scans.",
 );
 pub const TABLE_REQUESTS_REFUSED: Watched = counter(
     "machinegun_table_requests_refused_total",
-    "Requests to the DynamoDB table that had none of `storage.max_concurrent_requests` in time: surely not done.",
+    "Requests to the DynamoDB table that had none of `storage.max_concurrent_requests`, or of the places of scans, in time: surely not done.",
 );
 
 pub const SHARDS_OWNED: Watched = gauge("machinegun_shards_owned", "Shards that this instance owns.");

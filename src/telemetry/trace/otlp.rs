@@ -22,7 +22,7 @@ use opentelemetry_otlp::{SpanExporter, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use tokio::runtime::Handle;
 use tracing::{Level, Metadata, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -32,6 +32,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::{Header, TraceError, jaeger};
 use crate::telemetry::scope;
+use crate::tls;
 
 /// How contexts travel in headers. Set once, when traces are started.
 static PROPAGATOR: OnceLock<TextMapCompositePropagator> = OnceLock::new();
@@ -141,19 +142,11 @@ impl Drop for Traces {
 
 /// A collector's certificate is checked by the system's authorities, which a plain one does not need.
 fn connector(secure: bool) -> Result<HttpsConnector<HttpConnector>, TraceError> {
-    let provider = rustls::crypto::ring::default_provider();
-    let builder = HttpsConnectorBuilder::new();
-    let builder = match secure {
-        true => builder.with_provider_and_native_roots(provider).map_err(|error| {
-            let advice = "name a file of them by SSL_CERT_FILE";
-            TraceError(format!("the system's certificates of authorities can't be read: {error}; {advice}"))
-        })?,
-        false => {
-            let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions();
-            let config = config.map_err(|error| TraceError(error.to_string()))?;
-            builder.with_tls_config(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-        }
+    let config = match secure {
+        true => tls::trusting_the_system().map_err(|error| TraceError(error.to_string()))?,
+        false => tls::trusting(RootCertStore::empty()),
     };
+    let builder = HttpsConnectorBuilder::new().with_tls_config(config);
     Ok(builder.https_or_http().enable_http1().build())
 }
 

@@ -7,6 +7,7 @@
 mod pool;
 mod relay;
 mod reply;
+mod secure;
 mod socket;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use rustls::ClientConfig;
 use tracing::Instrument;
 use tracing::field::display;
 
@@ -29,6 +31,7 @@ use super::lines::Made;
 use crate::clock::{Clock, Snowflakes, Stopwatch};
 use crate::telemetry::trace::{self, traced};
 use pool::{Leased, Peer, Pool};
+use secure::Secure;
 
 static TRACE_ID: HeaderName = HeaderName::from_static("woody.trace-id");
 static SPAN_ID: HeaderName = HeaderName::from_static("woody.span-id");
@@ -45,6 +48,8 @@ pub struct ClientSettings {
     pub pool_size: usize,
     /// How long an idle connection is kept. Below the peers' own idle timeouts, so that we close first.
     pub keep_alive: Duration,
+    /// For peers of `https` URLs: whom to trust. None: they are not called.
+    pub tls: Option<Arc<ClientConfig>>,
     /// Prefer a host's IPv6 addresses.
     pub inet6: bool,
     /// The largest reply body, in bytes.
@@ -73,6 +78,7 @@ impl Default for ClientSettings {
         Self {
             pool_size: 50,
             keep_alive: Duration::from_secs(4),
+            tls: None,
             inet6: false,
             max_response_size: 64 * 1024 * 1024,
             replies: Bodies::unbounded(),
@@ -89,7 +95,13 @@ impl Client {
             max_response_size: settings.max_response_size,
             replies: settings.replies,
             service: settings.service,
-            pool: Pool::new(settings.pool_size, settings.keep_alive, settings.inet6, clock.clone()),
+            pool: Pool::new(
+                settings.pool_size,
+                settings.keep_alive,
+                settings.inet6,
+                settings.tls.map(Secure::new),
+                clock.clone(),
+            ),
             clock,
             ids,
         }
@@ -258,11 +270,9 @@ fn connect_timeout(remaining_ms: i64) -> i64 {
 
 impl Peer {
     fn of(url: &Uri) -> Result<Self, Error> {
-        let port = match url.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => 80,
-            Some(scheme) if *scheme == Scheme::HTTPS => {
-                return Err(Error::unavailable(format!("https is not supported in this build: {url}")));
-            }
+        let (secure, port) = match url.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => (false, 80),
+            Some(scheme) if *scheme == Scheme::HTTPS => (true, 443),
             _ => return Err(Error::unavailable(format!("unsupported_url_scheme: {url}"))),
         };
         let authority = url.authority().ok_or_else(|| Error::unavailable(format!("no host in the url: {url}")))?;
@@ -273,6 +283,7 @@ impl Peer {
             host: HeaderValue::from_str(shown).map_err(|_| Error::unavailable(format!("no host in the url: {url}")))?,
             name: host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned(),
             port: authority.port_u16().unwrap_or(port),
+            secure,
         })
     }
 }
@@ -295,7 +306,10 @@ mod tests {
         assert_eq!((named.name.as_str(), named.port, named.host.as_bytes()), ("Host", 8022, &b"Host:8022"[..]));
         let plain = peer("http://[::1]/").expect("a peer");
         assert_eq!((plain.name.as_str(), plain.port, plain.host.as_bytes()), ("::1", 80, &b"[::1]"[..]));
-        for bad in ["https://host/", "ftp://host/", "host", "/v1"] {
+        let secure = peer("https://host/").expect("a peer");
+        assert_eq!((secure.name.as_str(), secure.port, secure.secure), ("host", 443, true));
+        assert_ne!(secure, peer("http://host:443/").expect("a peer"));
+        for bad in ["ftp://host/", "host", "/v1"] {
             assert_eq!(peer(bad).expect_err(bad).class, crate::woody::Class::ResourceUnavailable, "{bad}");
         }
     }

@@ -11,9 +11,11 @@ use http::HeaderValue;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::secure::Secure;
 use super::socket::{Probe, Socket};
 use crate::clock::{Clock, random_unit};
 use crate::woody::error::Error;
@@ -25,6 +27,8 @@ pub(super) struct Peer {
     pub(super) host: HeaderValue,
     pub(super) name: String,
     pub(super) port: u16,
+    /// By TLS.
+    pub(super) secure: bool,
 }
 
 #[derive(Debug)]
@@ -34,6 +38,7 @@ pub(super) struct Pool {
     places: Arc<Semaphore>,
     keep_alive_ms: i64,
     inet6: bool,
+    secure: Option<Secure>,
     clock: Clock,
     idle: Mutex<Idle>,
 }
@@ -67,11 +72,18 @@ pub(super) struct Leased {
 // === impl Pool ===
 
 impl Pool {
-    pub(super) fn new(size: usize, keep_alive: Duration, inet6: bool, clock: Clock) -> Arc<Self> {
+    pub(super) fn new(
+        size: usize,
+        keep_alive: Duration,
+        inet6: bool,
+        secure: Option<Secure>,
+        clock: Clock,
+    ) -> Arc<Self> {
         Arc::new(Self {
             places: Arc::new(Semaphore::new(size.clamp(1, Semaphore::MAX_PERMITS))),
             keep_alive_ms: i64::try_from(keep_alive.as_millis()).unwrap_or(i64::MAX),
             inet6,
+            secure,
             clock,
             idle: Mutex::default(),
         })
@@ -154,6 +166,10 @@ impl Pool {
 
     /// A new connection to any one of the host's addresses. Its error is what peers know it by.
     async fn connect(&self, peer: &Peer) -> Result<(SendRequest<Full<Bytes>>, Probe), String> {
+        let secure = match &self.secure {
+            None if peer.secure => return Err("https is not spoken here".to_owned()),
+            secure => secure.as_ref().filter(|_| peer.secure),
+        };
         let resolved = |error: &io::Error| format!("{{resolve_failed,{}}}", name(error, "nxdomain"));
         let found = lookup_host((peer.name.as_str(), peer.port)).await.map_err(|error| resolved(&error))?;
         let (mut preferred, others): (Vec<SocketAddr>, Vec<_>) = found.partition(|it| it.is_ipv6() == self.inet6);
@@ -165,15 +181,25 @@ impl Pool {
         let stream = TcpStream::connect(address).await.map_err(|error| name(&error, "connect failed"))?;
         let _ = stream.set_nodelay(true);
         let (socket, probe) = Socket::new(stream);
-        let handshake = http1::handshake(TokioIo::new(socket)).await;
-        let (sender, connection) = handshake.map_err(|error| error.to_string())?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error.reason = &error as &dyn std::error::Error, "connection ended");
-            }
-        });
+        let sender = match secure {
+            None => open(socket).await?,
+            Some(secure) => open(secure.handshake(&peer.name, socket).await?).await?,
+        };
         Ok((sender, probe))
     }
+}
+
+async fn open(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<SendRequest<Full<Bytes>>, String> {
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(|error| error.to_string())?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error.reason = &error as &dyn std::error::Error, "connection ended");
+        }
+    });
+    Ok(sender)
 }
 
 /// An I/O error by the name that peers know, which goes into details.
