@@ -22,6 +22,7 @@ mod patience;
 mod puts;
 mod quotas;
 mod registry;
+mod roads;
 mod scan;
 mod schedule;
 mod shards;

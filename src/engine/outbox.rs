@@ -2,37 +2,30 @@
 //!
 //! A delivery never blocks the machine (but for `ack: before_reply`, which waits for it): it runs beside the worker, or is
 //! handed over at once and heard of later; one at a time per machine and sink, so machines are pipelined and each
-//! machine's order is kept. While any is under way the worker stays. What was acknowledged is taken out of the record in memory; the store keeps it until the machine's
-//! next commit, or until one of its own: after `outbox.clear_interval`, or when the worker leaves. So a crash repeats,
-//! and never loses.
+//! machine's order is kept. While any is under way the worker stays. What was acknowledged is taken out of the record in
+//! memory; the store keeps it until the machine's next commit, or until one of its own: after `outbox.clear_interval`, or
+//! when the worker leaves. So a crash repeats, and never loses.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::SinkOptions;
-use super::backlog::{Backlog, Owed, Share, Stuck};
 use super::delivery::{Job, MOST_EVENTS, Reins, Sent, Undelivered};
 use super::error::EngineError;
+use super::roads::{Delivering, Road, Roads};
 use super::worker::Worker;
 use crate::clock::random_unit;
 use crate::failpoint::{self, Failpoint};
-use crate::machine::retry::RetryPolicy;
 use crate::machine::{Impact, Parcel, RequestContext, Slice, Unsent};
 use crate::sink::{Receipt, SinkError};
 use crate::telemetry::metrics::Scheduler;
 
-/// The least time until a delivery that failed is tried again, whatever the policy says: it is tried for ever.
-const LEAST_RETRY: Duration = Duration::from_millis(10);
-
-/// About the time until it is, where only somebody's mending helps.
+/// About the time until a delivery that failed is tried again, where only somebody's mending helps.
 const MISCONFIGURED_RETRY: Duration = Duration::from_secs(60);
 
 /// Milliseconds until a machine that could not be read is woken to look at what it owes.
@@ -52,37 +45,6 @@ pub(super) struct Outbox {
     roads: Option<Box<Roads>>,
     /// Sinks have acknowledged what the store still knows as unsent.
     unnoted: bool,
-}
-
-struct Roads {
-    /// As tasks of their own.
-    under_way: JoinSet<Sent>,
-    /// Handed over already; nobody polls them but the worker. Locked by nobody else either: without the lock, whoever
-    /// shared the worker would share them.
-    handed: Mutex<Vec<BoxFuture<'static, Sent>>>,
-    /// One for each of the namespace's sinks, in their order.
-    roads: Vec<Road>,
-}
-
-/// The way to one sink.
-struct Road {
-    share: Share,
-    delivery: Option<Delivering>,
-}
-
-/// A delivery that is under way, or waits for its next attempt.
-struct Delivering {
-    /// How often it has failed in a row, since when (unix milliseconds), and how many of the policy's retries were used up.
-    attempt: u32,
-    failing_since: Option<i64>,
-    retries: u32,
-    /// See [`Unsent`].
-    behind: i64,
-    _owed: Owed,
-    /// The last attempt failed for what only somebody's mending helps.
-    stuck: Option<Stuck>,
-    /// None: it is handed over already.
-    reins: Option<Arc<Reins>>,
 }
 
 // === impl Outbox ===
@@ -140,72 +102,6 @@ impl Outbox {
 
     fn road(&mut self, sink: usize) -> Option<&mut Road> {
         self.roads.as_mut()?.roads.get_mut(sink)
-    }
-}
-
-impl Roads {
-    fn new(backlogs: &[Arc<Backlog>]) -> Box<Self> {
-        let road = |backlog: &Arc<Backlog>| Road { share: Share::new(backlog.clone()), delivery: None };
-        let roads = backlogs.iter().map(road).collect();
-        Box::new(Self { under_way: JoinSet::new(), handed: Mutex::default(), roads })
-    }
-
-    fn is_idle(&self) -> bool {
-        self.under_way.is_empty() && self.handed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    fn handed(&mut self) -> &mut Vec<BoxFuture<'static, Sent>> {
-        self.handed.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Polled once, it is handed over.
-    fn hand(&mut self, job: Job) {
-        let mut delivery = job.run_promptly().boxed();
-        self.handed().push(match (&mut delivery).now_or_never() {
-            Some(sent) => std::future::ready(sent).boxed(),
-            None => delivery,
-        });
-    }
-
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Sent> {
-        let handed = self.handed();
-        for place in 0..handed.len() {
-            if let Poll::Ready(sent) = handed[place].poll_unpin(context) {
-                drop(handed.swap_remove(place));
-                return Poll::Ready(sent);
-            }
-        }
-        match self.under_way.poll_join_next(context) {
-            Poll::Ready(Some(Ok(sent))) => Poll::Ready(sent),
-            // A task catches panics itself, and is aborted only together with the worker.
-            Poll::Ready(Some(Err(_)) | None) | Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-// === impl Delivering ===
-
-impl Delivering {
-    fn new(behind: i64, owed: Owed, reins: Option<Arc<Reins>>) -> Self {
-        Self { attempt: 0, failing_since: None, retries: 0, behind, _owed: owed, stuck: None, reins }
-    }
-
-    fn is_under_way(&self) -> bool {
-        self.attempt == 0 || self.reins.as_ref().is_none_or(|reins| reins.has_begun())
-    }
-
-    /// Until the next attempt. A debt is tried for ever, so past the policy's end its last delay goes on.
-    fn delay(&mut self, policy: &RetryPolicy, now: i64) -> Duration {
-        let since = *self.failing_since.get_or_insert(now);
-        let elapsed = Duration::from_millis(u64::try_from(now.saturating_sub(since)).unwrap_or(0));
-        let delay = match policy.delay_after(self.retries, elapsed, random_unit()) {
-            Some(delay) => {
-                self.retries = self.retries.saturating_add(1);
-                delay
-            }
-            None => policy.last_delay(self.retries, random_unit()),
-        };
-        delay.max(LEAST_RETRY)
     }
 }
 
