@@ -19,6 +19,9 @@
 //! [`tls`] (whom to trust).
 //! [`failpoint`] lets tests end the process at places that matter; releases have none.
 
+// A future lies within whoever awaits it: one that is seldom needed and large makes every request so.
+#![warn(clippy::large_futures)]
+
 pub mod api;
 pub mod clock;
 pub mod cluster;

@@ -108,7 +108,8 @@ impl Pool {
                 return Ok(Leased { sender, reused: true, peer: peer.clone(), probe, _place: place });
             }
         }
-        match self.clock.timeout_at(until, self.connect(peer)).await {
+        // Apart: every call's future would carry what a handshake needs, and few make one.
+        match self.clock.timeout_at(until, Box::pin(self.connect(peer))).await {
             Ok(Ok((sender, probe))) => Ok(Leased { sender, reused: false, peer: peer.clone(), probe, _place: place }),
             Ok(Err(error)) => Err(Error::unavailable(error)),
             Err(_) => Err(Error::unavailable("connect_timeout")),
