@@ -57,7 +57,8 @@ pub fn repeats(id: &str, expected: &[Vec<u8>], found: &[Vec<u8>]) -> usize {
     for value in found {
         let at = *ids.get(value).unwrap_or_else(|| panic!("{id}: an event that its history does not have"));
         if at != next {
-            assert!(at < next, "{id}: event {} stands where {} should", at + 1, next + 1);
+            let came: Vec<_> = found.iter().take(20).filter_map(|it| ids.get(it)).map(|at| at + 1).collect();
+            assert!(at < next, "{id}: event {} stands where {} should, it began with {came:?}", at + 1, next + 1);
             repeats += 1;
         }
         next = at + 1;
