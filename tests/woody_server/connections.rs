@@ -230,6 +230,29 @@ async fn who_has_been_idle_for_longest_makes_room_and_who_waits_for_an_answer_ge
 }
 
 #[tokio::test]
+async fn many_silent_connections_beyond_all_places_leave_nobody_with_a_reset() {
+    let mut world = world_with(|settings| {
+        settings.max_connections = 1;
+        settings.max_waiting_connections = 0;
+    })
+    .await;
+    let mut busy = world.connect().await;
+    busy.send(waiting_call().bytes()).await;
+    world.seen().await;
+    // More than are heard at once, and more than may be on their way out.
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(world.connect().await);
+    }
+    for _ in 0..10 {
+        world.exchange(&Request::new()).await.is_error(503, "Resource Unavailable", "too many connections");
+    }
+    assert_eq!(world.connections.refused(), 10, "all were answered");
+    world.open();
+    busy.answer().await.is_ok();
+}
+
+#[tokio::test]
 async fn what_another_server_passes_on_has_its_place_there() {
     let mut world = world_with(|settings| {
         settings.max_connections = 1;

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::crowd::Crowd;
+use super::crowd::{Crowd, Member};
 use super::exchange::{self, Counted, SPARE_FOR_PEERS, Shared};
 use super::routes::Routes;
 use super::settings::{Connections, ServerSettings};
@@ -36,6 +36,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// server of ours. All else is told that there are too many.
 const SPARE: usize = 2 * SPARE_FOR_PEERS;
 const SPARE_PATIENCE: Duration = Duration::from_secs(1);
+/// Who is silent for so long there makes room for the next: a client that has something to ask sends it at once.
+const SPARE_SILENCE: Duration = Duration::from_millis(20);
 
 /// A bound server, which does not accept before [`Server::serve`].
 pub struct Server {
@@ -61,6 +63,8 @@ struct Gate {
     shared: Arc<Shared>,
     connections: Arc<Connections>,
     crowd: Arc<Crowd>,
+    /// Those beyond all places.
+    spare: Arc<Crowd>,
     tasks: TaskTracker,
     stage: watch::Sender<Stage>,
 }
@@ -123,6 +127,7 @@ impl Server {
                 self.settings.max_connections.saturating_add(self.settings.max_waiting_connections),
                 self.settings.least_idle,
             ),
+            spare: Crowd::new(SPARE, SPARE_SILENCE),
             tasks: TaskTracker::new(),
             stage: watch::Sender::new(Stage::Running),
             connections: self.connections.clone(),
@@ -132,7 +137,7 @@ impl Server {
                 places: Arc::new(Semaphore::new(self.settings.max_connections.min(Semaphore::MAX_PERMITS))),
                 settings: self.settings,
                 clock: self.clock,
-                spare: Arc::new(Semaphore::new(SPARE)),
+                peers: Semaphore::new(SPARE_FOR_PEERS),
                 handlers: TaskTracker::new(),
             }),
         };
@@ -172,7 +177,7 @@ impl Gate {
     async fn accept(&self, listener: &TcpListener) -> Infallible {
         loop {
             match listener.accept().await {
-                Ok((socket, _)) => self.admit(socket),
+                Ok((socket, _)) => self.admit(socket).await,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(error.reason = %error, "can't accept connections");
@@ -182,29 +187,29 @@ impl Gate {
         }
     }
 
-    fn admit(&self, socket: TcpStream) {
+    async fn admit(&self, socket: TcpStream) {
         let watch = Watch::new(false);
-        if let Some((member, made_room)) = self.crowd.enter(&watch, Instant::now()) {
-            self.connections.evicted.fetch_add(u64::from(made_room), Ordering::Relaxed);
-            let connection = connection(socket, watch, self.shared.clone(), self.stage.subscribe());
-            let connections = self.connections.clone();
-            self.tasks.spawn(async move {
-                let _open = Counted::new(&connections.open);
-                let _member = member;
-                connection.await;
-            });
-            return;
+        if let Ok(entered) = self.crowd.enter(&watch, Instant::now()) {
+            return self.hear(socket, watch, entered);
         }
-        if let Ok(permit) = self.shared.spare.clone().try_acquire_owned() {
-            let connection = connection(socket, Watch::new(true), self.shared.clone(), self.stage.subscribe());
-            self.tasks.spawn(async move {
-                let _permit = permit;
-                connection.await;
-            });
-            return;
+        let watch = Watch::new(true);
+        if let Some(entered) = self.spare.enter_soon(&watch).await {
+            return self.hear(socket, watch, entered);
         }
-        // Past even that number the client sees a reset.
+        // While even those are all at work the client sees a reset.
         self.connections.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn hear(&self, socket: TcpStream, watch: Arc<Watch>, (member, made_room): (Member, bool)) {
+        self.connections.evicted.fetch_add(u64::from(made_room), Ordering::Relaxed);
+        let connections = self.connections.clone();
+        let counts = !watch.is_spare();
+        let connection = connection(socket, watch, self.shared.clone(), self.stage.subscribe());
+        self.tasks.spawn(async move {
+            let _open = counts.then(|| Counted::new(&connections.open));
+            let _member = member;
+            connection.await;
+        });
     }
 
     async fn stop(self, end: Instant) {

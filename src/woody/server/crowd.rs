@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::watch::Watch;
 
@@ -16,6 +17,16 @@ pub(super) struct Crowd {
     most: usize,
     least_idle: Duration,
     held: Mutex<Members>,
+    left: Notify,
+}
+
+/// Why nobody else gets in now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crowded {
+    /// All that are here are at work.
+    Busy,
+    /// Some are silent, if not for long enough yet, or were asked to leave.
+    Passing,
 }
 
 #[derive(Debug, Default)]
@@ -35,30 +46,47 @@ pub(super) struct Member {
 
 impl Crowd {
     pub(super) fn new(most: usize, least_idle: Duration) -> Arc<Self> {
-        Arc::new(Self { most, least_idle, held: Mutex::default() })
+        Arc::new(Self { most, least_idle, held: Mutex::default(), left: Notify::new() })
     }
 
     fn held(&self) -> MutexGuard<'_, Members> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a connection in: there is room, or the one that has been idle for longest is told to leave. None: all that
-    /// are here are at work. True beside it: another has to go for this one.
-    pub(super) fn enter(self: &Arc<Self>, watch: &Arc<Watch>, now: Instant) -> Option<(Member, bool)> {
+    /// Lets a connection in: there is room, or the one that has been idle for longest is told to leave, which is the
+    /// truth beside it.
+    pub(super) fn enter(self: &Arc<Self>, watch: &Arc<Watch>, now: Instant) -> Result<(Member, bool), Crowded> {
         let mut held = self.held();
         let crowded = held.by_number.len() >= self.most;
         if crowded {
             if held.by_number.len() >= self.most.saturating_add(MOST_LEAVING) {
-                return None;
+                return Err(Crowded::Passing);
             }
             let idle = held.by_number.values().filter_map(|watch| Some((watch.idle_for(now)?, watch)));
-            let (_, longest) = idle.filter(|(time, _)| *time >= self.least_idle).max_by_key(|(time, _)| *time)?;
-            longest.tell_to_leave();
+            match idle.max_by_key(|(time, _)| *time) {
+                Some((time, longest)) if time >= self.least_idle => longest.tell_to_leave(),
+                Some(_) => return Err(Crowded::Passing),
+                None => return Err(Crowded::Busy),
+            }
         }
         let number = held.next;
         held.next += 1;
         held.by_number.insert(number, watch.clone());
-        Some((Member { crowd: self.clone(), number }, crowded))
+        Ok((Member { crowd: self.clone(), number }, crowded))
+    }
+
+    /// The same, but waits while those that are here may be gone in a moment: by then, who is silent now has been so for
+    /// long enough.
+    pub(super) async fn enter_soon(self: &Arc<Self>, watch: &Arc<Watch>) -> Option<(Member, bool)> {
+        let end = Instant::now() + self.least_idle;
+        loop {
+            let now = Instant::now();
+            match self.enter(watch, now) {
+                Ok(entered) => return Some(entered),
+                Err(Crowded::Passing) if now < end => _ = timeout_at(end, self.left.notified()).await,
+                Err(_) => return None,
+            }
+        }
     }
 }
 
@@ -67,6 +95,7 @@ impl Crowd {
 impl Drop for Member {
     fn drop(&mut self) {
         self.crowd.held().by_number.remove(&self.number);
+        self.crowd.left.notify_one();
     }
 }
 
@@ -84,7 +113,8 @@ mod tests {
         let told = || watches.iter().map(|watch| watch.is_leaving()).collect::<Vec<_>>();
         let _members: Vec<_> = watches[..3].iter().map(|watch| crowd.enter(watch, now).expect("room")).collect();
         watches[0].enter(Phase::Busy);
-        assert!(crowd.enter(&watches[3], now).is_none(), "nobody has been idle for long enough");
+        let refused = crowd.enter(&watches[3], now).expect_err("nobody has been idle for long enough");
+        assert_eq!(refused, Crowded::Passing);
         let (fourth, made_room) = crowd.enter(&watches[3], later).expect("one makes room");
         assert!(made_room);
         assert_eq!(told(), [false, true, false, false, false]);

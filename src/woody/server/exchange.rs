@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
@@ -44,8 +44,8 @@ pub(super) struct Shared {
     pub(super) connections: Arc<Connections>,
     /// One for each request to a service that is worked on. Never closed.
     pub(super) places: Arc<Semaphore>,
-    /// One for each connection that is let in although there are too many.
-    pub(super) spare: Arc<Semaphore>,
+    /// One for each request of a peer on a connection that is let in although there are too many. Never closed.
+    pub(super) peers: Semaphore,
     /// Handlers live here, apart from their connections.
     pub(super) handlers: TaskTracker,
 }
@@ -102,10 +102,7 @@ async fn answer(
         Ok(None) => return Err(Refusal::NotFound),
         Err(BadEscape) => return Err(Refusal::Bare(StatusCode::BAD_REQUEST)),
     };
-    if watch.is_spare() && !shared.takes_in_spare(&parts.headers) {
-        shared.connections.refused.fetch_add(1, Ordering::Relaxed);
-        return Err(Refusal::TooMany);
-    }
+    let _peer = if watch.is_spare() { Some(shared.peer(&parts.headers)?) } else { None };
     let context = head.check(&parts, &shared.clock)?;
     *scope = scope::request(&context.trace_id, &context.span_id, &context.parent_id);
     trace::arrive(scope, context.trace.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())));
@@ -247,8 +244,12 @@ impl Shared {
     }
 
     /// On a connection beyond all places: peers alone, and no more of them than leave room for probes.
-    fn takes_in_spare(&self, headers: &HeaderMap) -> bool {
-        self.is_passed_on(headers) && self.spare.available_permits() >= SPARE_FOR_PEERS
+    fn peer(&self, headers: &HeaderMap) -> Result<SemaphorePermit<'_>, Refusal> {
+        let permit = self.is_passed_on(headers).then(|| self.peers.try_acquire().ok()).flatten();
+        permit.ok_or_else(|| {
+            self.connections.refused.fetch_add(1, Ordering::Relaxed);
+            Refusal::TooMany
+        })
     }
 }
 
