@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError as NativeError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::{ClientConfig, ClientContext, Message as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::error::Trouble;
@@ -37,6 +37,8 @@ struct Apart<T: Send + 'static>(Option<T>);
 struct Context {
     client: String,
     by_key: ByKey,
+    /// The library takes what was acknowledged for an acknowledgement of all that it sent before: see [`Self::delivery`].
+    infers: bool,
     /// What last went wrong with the connections, until a message gets through again.
     trouble: Mutex<Option<Trouble>>,
 }
@@ -149,7 +151,8 @@ impl std::fmt::Debug for Client {
 }
 
 fn producer(client: &str, config: &ClientConfig) -> Result<Arc<Apart<Producer>>, NativeError> {
-    let context = Context { client: client.to_owned(), by_key: ByKey, trouble: Mutex::default() };
+    let infers = config.get("enable.idempotence") == Some("true");
+    let context = Context { client: client.to_owned(), by_key: ByKey, infers, trouble: Mutex::default() };
     Ok(Arc::new(Apart::new(config.create_with_context(context)?)))
 }
 
@@ -231,6 +234,12 @@ impl ProducerContext<ByKey> for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, awaited: Box<Awaited>) {
         let result = match result {
+            // IMPORTANT: nobody has acknowledged this one, but another that was sent after it. That proves nothing: a
+            // partition that holds nothing of a producer yet (a new partition, or after an outage a new producer) takes
+            // the second request where it refused the first.
+            Ok(message) if self.infers && message.offset() < 0 => {
+                Err(Trouble::new(RDKafkaErrorCode::Retry, "no broker has said where the message stands"))
+            }
             Ok(_) => {
                 self.note(None);
                 Ok(awaited.watch.elapsed())
@@ -251,7 +260,17 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::ThreadId;
 
+    use futures_util::future::join;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    use rdkafka::{Offset, TopicPartitionList};
+
     use super::*;
+    use crate::config::{KafkaClient, KafkaEndpoint, KafkaProducer};
+
+    /// On the wire together, which takes some time.
+    const ROUND_TRIP: Duration = Duration::from_millis(100);
 
     /// Tells on which thread it ends.
     struct Ending(mpsc::SyncSender<ThreadId>);
@@ -260,6 +279,55 @@ mod tests {
         fn drop(&mut self) {
             let _ = self.0.send(std::thread::current().id());
         }
+    }
+
+    /// Sends as a machine does: again, until it is acknowledged. How often that took.
+    async fn deliver(client: &Client, value: &str) -> usize {
+        let mut attempts = 1;
+        loop {
+            let place = client.place().await.expect("an open client");
+            match client.send(place, Stopwatch::start(), "events", b"key", value.as_bytes()).await {
+                Ok(_) => return attempts,
+                Err(trouble) => assert!(!trouble.lasts(), "{trouble:?}"),
+            }
+            attempts += 1;
+        }
+    }
+
+    fn everything(bootstrap: &str) -> Vec<String> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("group.id", "tests")
+            .create()
+            .expect("a consumer");
+        let patience = Duration::from_secs(30);
+        let (low, high) = consumer.fetch_watermarks("events", 0, patience).expect("the topic's ends");
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset("events", 0, Offset::Beginning).expect("a partition");
+        consumer.assign(&all).expect("an assignment");
+        let message = |_| consumer.poll(patience).expect("a message in time").expect("a message");
+        (low..high).map(|at| String::from_utf8_lossy(message(at).payload().unwrap_or_default()).into_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_message_that_was_refused_is_not_lost_to_the_acknowledgement_of_the_next() {
+        let cluster = MockCluster::new(1).expect("a cluster");
+        cluster.create_topic("events", 1, 1).expect("a topic");
+        cluster.broker_round_trip_time(1, ROUND_TRIP).expect("a broker");
+        // Of the first request alone, as while a partition's leader comes up.
+        let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
+        let bootstrap = cluster.bootstrap_servers();
+        let (host, port) = bootstrap.rsplit_once(':').expect("an address");
+        let endpoint = KafkaEndpoint { host: host.to_owned(), port: port.parse().expect("a port") };
+        // Each is a request of its own.
+        let producer = KafkaProducer { max_linger_count: 1, ..KafkaProducer::default() };
+        let client = KafkaClient { name: "c".to_owned(), endpoints: vec![endpoint], ssl: None, sasl: None, producer };
+        let client = Client::new(&client, None, true).expect("a client");
+        let (first, second) = join(deliver(&client, "first"), deliver(&client, "second")).await;
+        assert_eq!((first, second), (2, 1), "the first was believed to be there");
+        assert_eq!(everything(&bootstrap), ["second", "first"]);
+        client.close().await;
     }
 
     #[test]
