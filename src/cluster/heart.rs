@@ -123,11 +123,7 @@ impl Cluster {
         let (before, lost) = {
             let mut known = self.view.known();
             // IMPORTANT: under the lock, so that no shard is taken in the old name after this.
-            self.shards.trust_until(i64::MIN);
-            let lost = self.shards.owned();
-            for shard in &lost {
-                self.shards.lose(*shard);
-            }
+            let lost = self.shards.lose_all();
             (std::mem::replace(&mut known.me, new_instance()), lost)
         };
         self.stats.fenced.fetch_add(1, Ordering::Relaxed);

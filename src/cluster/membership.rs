@@ -390,7 +390,7 @@ impl Membership {
         drop(known);
         for given in given.chunks(TOGETHER) {
             for owner in given {
-                cluster.shards.lose(owner.shard);
+                cluster.shards.give(owner.shard);
                 self.leaving.extend(owner.instance.map(|to| (owner.shard, to)));
             }
             self.hand_overs.spawn(release(cluster.clone(), given.to_vec()));
@@ -467,8 +467,10 @@ async fn release(cluster: Arc<Cluster>, owners: Vec<Owner>) -> Passed {
     let released = AbortOnDropHandle::new(cluster.home.spawn(async move { engine.release(&of).await }));
     tokio::select! {
         _ = released => {}
-        // A step that goes on commits on the condition that nobody else did.
+        // A step that goes on commits on the condition that nobody else did. Nothing more is sent, from now on: the engine
+        // hears of the end only later.
         () = cluster.clock.sleep_until_monotonic(until) => {
+            shards.iter().for_each(|shard| cluster.shards.lose_given(*shard));
             tracing::warn!(?shards, "shards are handed over while a step of them still runs");
         }
     }

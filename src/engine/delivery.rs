@@ -1,13 +1,13 @@
 //! One attempt to deliver a parcel to a sink: as a task beside the machine's worker, or polled by that.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::namespace::NamespaceEngine;
@@ -46,7 +46,7 @@ pub(super) struct Job {
     pub(super) held: Option<Vec<Bytes>>,
     /// Of a prompt one.
     pub(super) room: Option<Room>,
-    /// None: it is made whoever owns the machine.
+    /// None: there is nobody else who could own the machine.
     pub(super) claim: Option<Claim>,
     /// Of the step that made the events, as far as it is known.
     pub(super) scope: Span,
@@ -66,7 +66,7 @@ pub(super) enum Undelivered {
     Refused(SinkError),
     /// It was not this instance's to make any more, or is again under another tenure: the machine's owner sends what is
     /// owed then.
-    Disowned,
+    Disowned(SinkError),
 }
 
 /// By which the worker reaches a delivery that is a task of its own.
@@ -74,8 +74,6 @@ pub(super) enum Undelivered {
 pub(super) struct Reins {
     /// Told, a waiting attempt is made at once.
     hurry: Notify,
-    /// The machine is being handed over, and is nobody else's until this is cancelled.
-    given: OnceLock<CancellationToken>,
     /// The attempt has begun.
     begun: AtomicBool,
 }
@@ -89,12 +87,6 @@ impl Reins {
 
     pub(super) fn hurry(&self) {
         self.hurry.notify_one();
-    }
-
-    pub(super) fn give(&self, until: &CancellationToken) {
-        // Handed over a second time, it has ended or goes on as it was told first.
-        let _ = self.given.set(until.clone());
-        self.hurry();
     }
 }
 
@@ -111,7 +103,7 @@ impl Job {
             () = reins.hurry.notified() => {}
         }
         reins.begun.store(true, Ordering::Release);
-        let leave = self.leave(Some(reins));
+        let leave = self.leave();
         let until = clock.now().saturating_add(LONGEST_ATTEMPT_MS);
         let result = match clock.timeout_at(until, self.attempt(&leave)).await {
             Ok(result) => result,
@@ -122,7 +114,7 @@ impl Job {
 
     /// At once, for a sink that ends by itself.
     pub(super) async fn run_promptly(mut self) -> Sent {
-        let leave = self.leave(None);
+        let leave = self.leave();
         let result = self.attempt(&leave).await;
         self.sent(result, &leave)
     }
@@ -137,9 +129,9 @@ impl Job {
         self.room.is_some()
     }
 
-    fn leave(&self, reins: Option<Arc<Reins>>) -> Leave {
+    fn leave(&self) -> Leave {
         let Some(claim) = self.claim.clone() else { return Leave::default() };
-        Leave::as_long_as(move || claim.stands(reins.as_ref().and_then(|reins| reins.given.get())))
+        Leave::as_long_as(move |time| claim.stands_for(time))
     }
 
     async fn attempt(&mut self, leave: &Leave) -> Result<Receipt, SinkError> {
@@ -149,18 +141,15 @@ impl Job {
     }
 
     fn sent(self, result: Result<Receipt, SinkError>, leave: &Leave) -> Sent {
-        let result = result.map_err(|error| match leave.stands() {
-            true => Undelivered::Refused(error),
-            false => Undelivered::Disowned,
+        let result = result.map_err(|error| match leave.check(Duration::ZERO) {
+            Ok(()) => Undelivered::Refused(error),
+            Err(disowned) => Undelivered::Disowned(disowned),
         });
         Sent { sink: self.sink, parcel: self.parcel, result, scope: self.scope }
     }
 
     async fn deliver(&mut self, leave: &Leave) -> Result<Receipt, SinkError> {
-        let disowned = || Err(SinkError::Unavailable("another instance may own the machine".to_owned()));
-        if !leave.stands() {
-            return disowned();
-        }
+        leave.check(Duration::ZERO)?;
         let content = match &self.parcel {
             Parcel::Lifecycle(lifecycle) => Content::Lifecycle(lifecycle.clone()),
             Parcel::Events { epoch, first, last } => {
@@ -184,9 +173,7 @@ impl Job {
         );
         failpoint::reached(Failpoint::BeforeDelivery);
         // Reading may have taken long.
-        if !leave.stands() {
-            return disowned();
-        }
+        leave.check(Duration::ZERO)?;
         let delivery = Delivery { key: self.key.clone(), content, leave: leave.clone(), room: self.room.take() };
         let receipt = self.to.publish(delivery).instrument(span).await?;
         failpoint::reached(Failpoint::AfterDelivery);

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::SinkOptions;
@@ -45,6 +44,8 @@ pub(super) struct Outbox {
     roads: Option<Box<Roads>>,
     /// Sinks have acknowledged what the store still knows as unsent.
     unnoted: bool,
+    /// Until when sinks are heard out (unix milliseconds), once the service stops.
+    last_answers: Option<i64>,
 }
 
 // === impl Outbox ===
@@ -89,11 +90,6 @@ impl Outbox {
         self.reins().filter(|(sink, _)| wanted(*sink)).for_each(|(_, reins)| reins.hurry());
     }
 
-    /// As `hurry`, to all; and they may be made until `until` is cancelled, though the machine is owned no more.
-    pub(super) fn give(&self, until: &CancellationToken) {
-        self.reins().for_each(|(_, reins)| reins.give(until));
-    }
-
     /// Of deliveries that can be reached, each with its sink.
     fn reins(&self) -> impl Iterator<Item = (usize, &Reins)> {
         let roads = self.roads.iter().flat_map(|roads| &roads.roads).enumerate();
@@ -128,10 +124,8 @@ impl Worker {
         if record.unsent.is_empty() && self.outbox.roads.is_none() {
             return;
         }
-        // A delivery that begins now would be given up in a moment, unless somebody waits for it; or another instance
-        // makes it too.
-        let current = self.is_current();
-        let leaving = self.shared().stopping.is_cancelled() || !current;
+        // A delivery that begins now would be given up in a moment, unless somebody waits for it.
+        let leaving = self.shared().stopping.is_cancelled() || !self.is_current();
         let now = self.shared().clock.now();
         // The latest that the commit can have been: it may have left the due where it was.
         let owed_since =
@@ -147,8 +141,7 @@ impl Worker {
             }
             let owed = road.share.backlog.owed(owed_since.min(now));
             let held = self.held(parcel, record.epoch);
-            let claim = self.claim().filter(|_| current);
-            let mut job = Job { behind, held, claim, ..self.job(sink, options, parcel.clone()) };
+            let mut job = Job { behind, held, ..self.job(sink, options, parcel.clone()) };
             if let Some(roads) = &mut self.outbox.roads {
                 let reins = if job.finds_room() {
                     roads.hand(job);
@@ -191,7 +184,13 @@ impl Worker {
         let sorted = async {
             match result {
                 Ok(receipt) => self.acknowledge(sink, &parcel, receipt).await,
-                Err(Undelivered::Disowned) => self.give_up(sink).await,
+                Err(Undelivered::Disowned(error)) => {
+                    self.give_up(sink).await;
+                    if !self.is_current() {
+                        // Whoever waits for it here would wait in vain.
+                        return Err(error);
+                    }
+                }
                 Err(Undelivered::Refused(error)) => {
                     self.try_again(sink, parcel, &error);
                     return Err(error);
@@ -322,7 +321,9 @@ impl Worker {
     /// Before the worker leaves because the service stops: what is under way has mostly reached its sink, and would be sent
     /// again by the next run.
     pub(super) async fn hear_out(&mut self) {
-        let until = self.shared().clock.now().saturating_add(LAST_ANSWERS_MS);
+        let now = self.shared().clock.now();
+        // Once, however many messages come in between.
+        let until = *self.outbox.last_answers.get_or_insert(now.saturating_add(LAST_ANSWERS_MS));
         while self.outbox.is_under_way() {
             let Ok(sent) = self.namespace.shared.clock.timeout_at(until, self.outbox.next()).await else { return };
             let _ = self.sent(sent).await;

@@ -7,6 +7,7 @@
 //! A process that is alone on its storage pays for none of this.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +33,13 @@ pub(super) struct Ownership {
     released: Vec<TaskTrackerToken>,
     /// Until this is cancelled nobody else has the shard. None: somebody may have it already.
     given: Option<CancellationToken>,
+}
+
+/// Shards that nobody else has until this is dropped.
+struct Given {
+    shards: Arc<Shards>,
+    given: Vec<Shard>,
+    until: CancellationToken,
 }
 
 /// A machine's shard, and the tenure under which what the machine owes was read.
@@ -65,14 +73,22 @@ impl Ownership {
     }
 }
 
+// === impl Given ===
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.given.iter().for_each(|shard| self.shards.lose_given(*shard));
+        self.until.cancel();
+    }
+}
+
 // === impl Claim ===
 
 impl Claim {
-    /// Whether nobody else can be sending what the machine owes: the tenure goes on, or this instance has ended it itself
-    /// and `given` says that no other has the shard yet.
-    pub(super) fn stands(&self, given: Option<&CancellationToken>) -> bool {
-        let is_given = given.is_some_and(|given| !given.is_cancelled()) && self.shards.is_trusted();
-        is_given || self.shards.tenure(self.shard) == Some(self.tenure)
+    /// Whether nobody else can be sending what the machine owes, now or in this time.
+    pub(super) fn stands_for(&self, time: Duration) -> bool {
+        let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        self.shards.is_undisputed(self.shard, self.tenure, ms)
     }
 }
 
@@ -158,7 +174,7 @@ impl Worker {
     pub(super) async fn hand_over(&mut self) -> bool {
         let given = self.ownership.given.clone();
         if let Some(given) = &given {
-            self.outbox.give(given);
+            self.outbox.hurry(|_| true);
             while !self.is_owned() && !self.outbox.is_idle() {
                 let sent = tokio::select! {
                     biased;
@@ -186,17 +202,17 @@ impl Worker {
 // === impl Engine: handing over ===
 
 impl Engine {
-    /// Lets go of the machines of these shards, which nobody else has yet, and which must be lost already
-    /// ([`Shards::lose`]), so that nothing new begins. What runs goes on to its end, what waits is answered by
+    /// Lets go of the machines of these shards, which must be given already ([`Shards::give`]), so that nothing new begins. What runs goes on to its end, what waits is answered by
     /// [`EngineError::NotOwner`]; returns when all of them have left memory. That takes as long as the longest step: the
-    /// caller bounds it. Dropped, it means that others have them from now on.
+    /// caller bounds it. Once this has ended, or is dropped, they are lost.
     pub async fn release(&self, shards: &[Shard]) {
-        let given = CancellationToken::new();
-        let _given = given.clone().drop_guard();
-        self.let_go(shards, Some(given)).await;
+        let Some(all) = self.shared.shards.clone() else { return };
+        let until = CancellationToken::new();
+        let _given = Given { shards: all, given: shards.to_vec(), until: until.clone() };
+        self.let_go(shards, Some(until)).await;
     }
 
-    /// As [`Engine::release`], but others may have these shards already: nothing more is sent for their machines.
+    /// As [`Engine::release`] of shards that are lost already: nothing more is sent for their machines.
     pub async fn drop_lost(&self, shards: &[Shard]) {
         self.let_go(shards, None).await;
     }

@@ -13,7 +13,7 @@ use crate::machine::{MachineKey, Shard};
 #[derive(Debug)]
 pub struct Shards {
     clock: Clock,
-    /// For each shard the number of its present tenure; 0: not owned.
+    /// For each shard the number of its present tenure; with [`GIVEN`], of one that this instance has ended; 0: neither.
     tenures: Vec<AtomicU64>,
     next: AtomicU64,
     /// Monotonic milliseconds up to which the leases are trusted.
@@ -22,9 +22,16 @@ pub struct Shards {
     pub(super) taken: Notify,
 }
 
+/// Added to the number of a tenure.
+const GIVEN: u64 = 1 << 63;
+
 /// One stretch of time in which a shard is owned without a break. What was read under another may be outdated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tenure(u64);
+
+fn is_present(number: u64) -> bool {
+    number != 0 && number & GIVEN == 0
+}
 
 // === impl Shards ===
 
@@ -51,18 +58,33 @@ impl Shards {
 
     /// Whether leases may be trusted now.
     pub fn is_trusted(&self) -> bool {
-        self.clock.monotonic() < self.trusted_until.load(Ordering::Acquire)
+        self.is_trusted_for(0)
+    }
+
+    /// Whether they may, in so many milliseconds still.
+    fn is_trusted_for(&self, ms: i64) -> bool {
+        self.clock.monotonic().saturating_add(ms) < self.trusted_until.load(Ordering::Acquire)
+    }
+
+    fn number(&self, shard: Shard) -> u64 {
+        self.tenures.get(usize::from(shard)).map_or(0, |tenure| tenure.load(Ordering::Acquire))
     }
 
     /// The present tenure of a shard; none: it is not owned, or not surely any more.
     pub fn tenure(&self, shard: Shard) -> Option<Tenure> {
-        let tenure = self.tenures.get(usize::from(shard))?.load(Ordering::Acquire);
-        (tenure != 0 && self.is_trusted()).then_some(Tenure(tenure))
+        let number = self.number(shard);
+        (is_present(number) && self.is_trusted()).then_some(Tenure(number))
+    }
+
+    /// Whether nobody else can be sending, for so many milliseconds, what the shard's machines owed under this tenure: it
+    /// goes on, or this instance has ended it itself and no other has the shard yet.
+    pub(super) fn is_undisputed(&self, shard: Shard, tenure: Tenure, ms: i64) -> bool {
+        self.number(shard) & !GIVEN == tenure.0 && self.is_trusted_for(ms)
     }
 
     /// The shards that are owned, trusted or not, in their order.
     pub fn owned(&self) -> Vec<Shard> {
-        let owned = self.tenures.iter().enumerate().filter(|(_, tenure)| tenure.load(Ordering::Acquire) != 0);
+        let owned = self.tenures.iter().enumerate().filter(|(_, tenure)| is_present(tenure.load(Ordering::Acquire)));
         owned.map(|(shard, _)| shard as Shard).collect()
     }
 
@@ -74,10 +96,33 @@ impl Shards {
         }
     }
 
-    /// A shard is owned no more.
+    /// A shard is owned no more, by this instance's own doing: nobody else has it before it is lost.
+    pub fn give(&self, shard: Shard) {
+        self.change(shard, |number| is_present(number).then_some(number | GIVEN));
+    }
+
+    /// A shard is owned no more, and another may have it.
     pub fn lose(&self, shard: Shard) {
+        self.change(shard, |_| Some(0));
+    }
+
+    /// Others may have a shard that was given, unless it was taken again.
+    pub fn lose_given(&self, shard: Shard) {
+        self.change(shard, |number| (number & GIVEN != 0).then_some(0));
+    }
+
+    /// Others may have all shards, those that were given among them. Returns those that were owned.
+    pub fn lose_all(&self) -> Vec<Shard> {
+        self.trust_until(i64::MIN);
+        let owned = self.owned();
+        (0..self.count()).for_each(|shard| self.lose(shard));
+        owned
+    }
+
+    fn change(&self, shard: Shard, change: impl FnMut(u64) -> Option<u64>) {
         if let Some(tenure) = self.tenures.get(usize::from(shard)) {
-            tenure.store(0, Ordering::Release);
+            // As it is where nothing is to be changed.
+            let _ = tenure.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         }
     }
 

@@ -2,6 +2,7 @@
 //! delivered in order per machine, at least once, across crashes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,9 +31,10 @@ pub struct Delivery {
 pub struct Room(Option<OwnedSemaphorePermit>);
 
 /// Whether a delivery is still its sender's to make. Where the machine is another instance's by now, that one sends what
-/// it owes, and whatever came from here would come behind it. A sink asks before each entry that goes out by itself.
+/// it owes, and whatever came from here would come behind it. A sink asks before each entry that goes out by itself, for as
+/// long as that may be on its way.
 #[derive(Clone, Default)]
-pub struct Leave(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+pub struct Leave(Option<Arc<dyn Fn(Duration) -> bool + Send + Sync>>);
 
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -105,18 +107,23 @@ impl Room {
 // === impl Leave ===
 
 impl Leave {
-    pub fn as_long_as(stands: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+    /// `stands` says whether it will still stand after that time.
+    pub fn as_long_as(stands: impl Fn(Duration) -> bool + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(stands)))
     }
 
-    pub fn stands(&self) -> bool {
-        self.0.as_ref().is_none_or(|stands| stands())
+    /// An error: within that time another instance may own the machine.
+    pub fn check(&self, time: Duration) -> Result<(), SinkError> {
+        match self.0.as_ref().is_none_or(|stands| stands(time)) {
+            true => Ok(()),
+            false => Err(SinkError::Unavailable("another instance may own the machine".to_owned())),
+        }
     }
 }
 
 impl std::fmt::Debug for Leave {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Leave({})", self.stands())
+        write!(f, "Leave({})", self.check(Duration::ZERO).is_ok())
     }
 }
 

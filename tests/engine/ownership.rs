@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use machinegun::engine::EngineError;
 use machinegun::machine::{Impact, KEPT_COMMITS, KEPT_NOTES, Outcome, Refusal};
 use machinegun::processor::{Ask, Question};
+use machinegun::sink::SinkError;
 use machinegun::storage::StorageError;
 use machinegun::wire::Value;
 
@@ -53,6 +54,9 @@ on_every_shared_storage!(
     an_instance_declared_dead_sends_nothing_that_waited_for_its_next_attempt,
     an_instance_declared_dead_tells_of_no_change_of_life_that_waited,
     an_instance_declared_dead_sends_no_backlog_of_a_sink_that_replies_wait_for,
+    an_instance_declared_dead_while_it_hands_over_sends_nothing_more,
+    a_reply_that_waits_for_a_sink_is_refused_where_the_lease_went_and_nothing_is_sent,
+    a_reply_that_waits_for_a_sink_has_it_while_its_machine_is_handed_over,
     a_delivery_that_waits_when_its_lease_goes_is_not_made,
     a_delivery_of_an_earlier_tenure_gives_way_to_what_is_owed_now,
     a_release_whose_time_is_over_sends_nothing_more,
@@ -523,7 +527,7 @@ async fn a_release_waits_for_the_running_step(mg: Mg) {
     a.processor.then(reply("done").event("e"));
     let (running, waiting) = (a.ask("m", call("x")), a.ask("m", call("y")));
     gate.reached().await;
-    a.lose();
+    a.give();
     let shards = a.all_shards();
     let mut release = Box::pin(a.engine.release(&shards));
     assert!((&mut release).now_or_never().is_none());
@@ -548,7 +552,7 @@ async fn a_release_notes_what_sinks_have_acknowledged(mg: Mg) {
     let mut gate = sink.hold("m");
     a.change("m", reply("").event("e1")).await;
     gate.reached().await;
-    a.lose();
+    a.give();
     let shards = a.all_shards();
     let mut release = Box::pin(a.engine.release(&shards));
     assert!((&mut release).now_or_never().is_none());
@@ -572,7 +576,7 @@ async fn a_release_does_not_wait_for_a_sink_that_is_down(mg: Mg) {
     a.machine("m", done().event("e1")).await;
     until(|| sink.attempts("m") == 1).await;
     a.quiet().await;
-    a.lose();
+    a.give();
     // No time passes: what waited for its next attempt has it now, and then no more.
     a.engine.release(&a.all_shards()).await;
     assert_eq!(sink.attempts("m"), 2);
@@ -669,6 +673,64 @@ async fn an_instance_declared_dead_sends_no_backlog_of_a_sink_that_replies_wait_
     assert_eq!(sink.of("m"), ["1 e1", "2 e2", "3 e3"]);
 }
 
+async fn an_instance_declared_dead_while_it_hands_over_sends_nothing_more(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.sink("s", &sink);
+    let a = owner(&mg).await;
+    sink.go_down();
+    a.machine("m", done().event("e1")).await;
+    until(|| a.metric("machinegun_sink_retries_total", "s") == 1).await;
+    a.give();
+    // It begins again under another name before its machines have left.
+    a.shards().lose_all();
+    a.shards().trust_until(i64::MAX);
+    sink.come_up();
+    a.engine.release(&a.all_shards()).await;
+    a.quiet().await;
+    assert_eq!((sink.attempts("m"), sink.accepted()), (1, 0));
+}
+
+async fn a_reply_that_waits_for_a_sink_is_refused_where_the_lease_went_and_nothing_is_sent(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.awaited("s", &sink);
+    let (a, b) = (owner(&mg).await, mg.instance().await);
+    sink.go_down();
+    a.processor.then(done().event("e1"));
+    a.init("m").await.unwrap_err();
+    let mut gate = a.processor.hold("m");
+    a.processor.then(reply("done").event("e2"));
+    let running = a.ask("m", call("x"));
+    gate.reached().await;
+    let attempts = sink.attempts("m");
+    a.lose();
+    sink.come_up();
+    gate.open();
+    let refused = running.await;
+    assert!(matches!(refused, Err(EngineError::Sink(SinkError::Unavailable(_)))), "{refused:?}");
+    a.quiet().await;
+    assert_eq!((sink.attempts("m"), sink.accepted()), (attempts, 0));
+    // The step is done, and what is owed is the next owner's to send.
+    b.take().await;
+    b.until_later(|| sink.of("m").len() == 2).await;
+    assert_eq!(sink.of("m"), ["1 e1", "2 e2"]);
+}
+
+async fn a_reply_that_waits_for_a_sink_has_it_while_its_machine_is_handed_over(mg: Mg) {
+    let sink = Recorder::new();
+    let mg = mg.awaited("s", &sink);
+    let a = owner(&mg).await;
+    a.machine("m", done()).await;
+    let mut gate = a.processor.hold("m");
+    a.processor.then(reply("done").event("e1"));
+    let running = a.ask("m", call("x"));
+    gate.reached().await;
+    a.give();
+    gate.open();
+    assert_eq!(running.await, ok("done"));
+    assert_eq!(sink.of("m"), ["1 e1"]);
+    a.engine.release(&a.all_shards()).await;
+}
+
 /// Nobody has told its worker: it was frozen, say, and its clock is the first that goes on.
 async fn a_delivery_that_waits_when_its_lease_goes_is_not_made(mg: Mg) {
     let sink = Recorder::new();
@@ -718,7 +780,7 @@ async fn a_release_whose_time_is_over_sends_nothing_more(mg: Mg) {
     let mut gate = sink.hold("m");
     a.change("m", reply("").event("e1")).await;
     gate.reached().await;
-    a.lose();
+    a.give();
     let shards = a.all_shards();
     let mut release = Box::pin(a.engine.release(&shards));
     assert!((&mut release).now_or_never().is_none());
@@ -737,7 +799,7 @@ async fn a_release_leaves_other_shards_machines_alone(mg: Mg) {
         a.machine(id, done()).await;
     }
     let released: Vec<_> = a.all_shards().into_iter().filter(|shard| shard % 2 == 0).collect();
-    released.iter().for_each(|shard| a.shards().lose(*shard));
+    released.iter().for_each(|shard| a.shards().give(*shard));
     a.engine.release(&released).await;
     let (gone, stay): (Vec<_>, Vec<_>) = ids.iter().partition(|id| a.shards().of(&a.key(id)) % 2 == 0);
     assert!(!gone.is_empty() && !stay.is_empty());
@@ -760,7 +822,7 @@ async fn a_release_and_a_stop_go_together(mg: Mg) {
     a.processor.then(reply("done").event("e"));
     let running = a.ask("m", call("x"));
     gate.reached().await;
-    a.lose();
+    a.give();
     let shards = a.all_shards();
     let both = async { tokio::join!(a.engine.release(&shards), a.engine.stop()) };
     let mut both = Box::pin(both);

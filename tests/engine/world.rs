@@ -95,7 +95,7 @@ pub struct World {
 
 /// No test hangs: this is a guard for the tests, not a clock for the engine.
 pub async fn guarded(promise: impl Future<Output = ()>) {
-    tokio::time::timeout(Duration::from_secs(60), promise).await.expect("the promise is kept in finite time");
+    tokio::time::timeout(Duration::from_secs(300), promise).await.expect("the promise is kept in finite time");
 }
 
 pub fn memory() -> Mg {
@@ -426,6 +426,11 @@ impl World {
         self.shards().trust_until(i64::MAX);
         self.all_shards().into_iter().for_each(|shard| self.shards().take(shard));
         until(|| self.storage.scans.load(Ordering::SeqCst) > scans).await;
+    }
+
+    /// Owns nothing from now on, and nobody else does yet.
+    pub fn give(&self) {
+        self.all_shards().into_iter().for_each(|shard| self.shards().give(shard));
     }
 
     /// Owns nothing from now on.

