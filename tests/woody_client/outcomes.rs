@@ -199,6 +199,28 @@ async fn c23_to_c25_a_503_and_a_504_need_no_class() {
 }
 
 #[tokio::test]
+async fn a_reason_that_splits_the_headers_leaves_the_status_its_meaning() {
+    let broken = [
+        "woody.error-reason: {badmatch,\n foo}",
+        "woody.error-reason: {badmatch,\r\n foo}",
+        "woody.error-reason: {badmatch,\r\nfoo}",
+        "woody.error-reason: a\x1b[1mb",
+        "woody.error-reason: a\x7fb",
+        "woody.error-reason : a",
+        "no colon at all",
+    ];
+    for header in broken {
+        let script = Script::new().await;
+        for (status, outcome) in [("503 X", UNAVAILABLE), ("504 X", UNKNOWN)] {
+            failed(script.answered(response(status, &[header], b"")).await, outcome, "");
+        }
+        let unknown = ["woody.error-class: Result Unknown", header];
+        failed(script.answered(response("502 X", &unknown, b"")).await, UNKNOWN, "");
+        succeeded(script.answered(response("200 OK", &[header], &unhex(REPLY))).await);
+    }
+}
+
+#[tokio::test]
 async fn c26_to_c28_no_head_of_a_reply() {
     failed(Script::new().await.answered("").await, UNKNOWN, "closed");
     failed(Script::new().await.left_alone("").await, UNKNOWN, "timeout");

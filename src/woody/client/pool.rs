@@ -193,7 +193,14 @@ impl Pool {
 async fn open(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> Result<SendRequest<Full<Bytes>>, String> {
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    // Servers of the original write a reason as it is, line breaks and all; its clients took that, and what else is not
+    // quite HTTP. The status alone says what the reply means.
+    let handshake = http1::Builder::new()
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true)
+        .handshake(TokioIo::new(stream))
+        .await;
     let (sender, connection) = handshake.map_err(|error| error.to_string())?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
