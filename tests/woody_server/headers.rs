@@ -256,6 +256,10 @@ async fn s90_only_a_valid_traceparent_is_passed_on() {
         world.exchange(&request).await.is_ok();
         assert!(world.seen().await.context.trace.is_empty(), "{traceparent}");
     }
+    world.exchange(&Request::new().with("baggage", "k=v,l=w").with("traceparent", "garbage")).await.is_ok();
+    let trace = world.seen().await.context.trace;
+    let trace: Vec<_> = trace.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("ascii"))).collect();
+    assert_eq!(trace, [("baggage", "k=v,l=w")]);
     let request = Request::new().with("baggage", "k=v+w").with("traceparent", &valid).with("tracestate", "a=b");
     world.exchange(&request).await.is_ok();
     let trace = world.seen().await.context.trace;

@@ -66,6 +66,7 @@ impl Crowd {
             match idle.max_by_key(|(time, _)| *time) {
                 Some((time, longest)) if time >= self.least_idle => longest.tell_to_leave(),
                 Some(_) => return Err(Crowded::Passing),
+                None if held.by_number.values().any(|watch| watch.is_leaving()) => return Err(Crowded::Passing),
                 None => return Err(Crowded::Busy),
             }
         }
@@ -115,6 +116,11 @@ mod tests {
         watches[0].enter(Phase::Busy);
         let refused = crowd.enter(&watches[3], now).expect_err("nobody has been idle for long enough");
         assert_eq!(refused, Crowded::Passing);
+        // One that was asked to leave is still there.
+        let (small, leaving) = (Crowd::new(1, Duration::ZERO), Watch::new(false));
+        let _leaving = small.enter(&leaving, now).expect("room");
+        leaving.tell_to_leave();
+        assert_eq!(small.enter(&watches[4], now).expect_err("it is still there"), Crowded::Passing);
         let (fourth, made_room) = crowd.enter(&watches[3], later).expect("one makes room");
         assert!(made_room);
         assert_eq!(told(), [false, true, false, false, false]);

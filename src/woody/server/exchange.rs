@@ -70,11 +70,14 @@ pub(super) async fn run(shared: &Shared, watch: &Arc<Watch>, request: Request<In
         Ok(response) => response,
         Err(refusal) => {
             // What a handler failed with was said already.
-            if !matches!(refusal, Refusal::Failed(_)) {
-                let status = refusal.status().as_u16();
-                scope.in_scope(|| tracing::warn!(status, error.reason = ?refusal, "request refused"));
+            let said = matches!(refusal, Refusal::Failed(_));
+            let response = refusal.response();
+            if !said {
+                let reason = response.headers().get(&ERROR_REASON).map(|it| String::from_utf8_lossy(it.as_bytes()));
+                let (status, reason) = (response.status().as_u16(), reason.unwrap_or_default());
+                scope.in_scope(|| tracing::warn!(status, error.reason = &*reason, "request refused"));
             }
-            refusal.response()
+            response
         }
     };
     response.headers_mut().insert(SERVER, HeaderValue::from_static("Machinegun"));
@@ -103,8 +106,11 @@ async fn answer(
         Err(BadEscape) => return Err(Refusal::Bare(StatusCode::BAD_REQUEST)),
     };
     let _peer = if watch.is_spare() { Some(shared.peer(&parts.headers)?) } else { None };
+    // A request that is refused is looked for by its ids too.
+    if let Some((trace_id, span_id, parent_id)) = head.ids() {
+        *scope = scope::request(trace_id, span_id, parent_id);
+    }
     let context = head.check(&parts, &shared.clock)?;
-    *scope = scope::request(&context.trace_id, &context.span_id, &context.parent_id);
     trace::arrive(scope, context.trace.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())));
     serve(shared, watch, parts, upload, service, context).instrument(scope.clone()).await
 }

@@ -99,6 +99,12 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// Of the trace, the span and its parent, if they are as they should be.
+    pub(super) fn ids(&self) -> Option<(&[u8], &[u8], &[u8])> {
+        let ids = (self.trace_id.as_deref()?, self.span_id.as_deref()?, self.parent_id.as_deref()?);
+        [ids.0, ids.1, ids.2].iter().all(|id| id.len() <= Context::MAX_ID).then_some(ids)
+    }
+
     /// What woody asks for.
     pub(super) fn check(self, parts: &Parts, clock: &Clock) -> Result<Context, Refusal> {
         if parts.method != Method::POST {
@@ -112,11 +118,7 @@ impl<'a> Head<'a> {
             None | Some(THRIFT) => {}
             Some(other) => return Err(Refusal::Accept(other.to_vec())),
         }
-        let ids = (self.trace_id.as_deref(), self.span_id.as_deref(), self.parent_id.as_deref());
-        let (Some(trace_id), Some(span_id), Some(parent_id)) = ids else { return Err(Refusal::Ids) };
-        if [trace_id, span_id, parent_id].iter().any(|id| id.len() > Context::MAX_ID) {
-            return Err(Refusal::Ids);
-        }
+        let (trace_id, span_id, parent_id) = self.ids().ok_or(Refusal::Ids)?;
         let deadline = self.deadline.as_deref().map(parse_deadline).transpose().map_err(Refusal::Deadline)?;
         if deadline.is_some_and(|deadline| clock.now() >= deadline) {
             return Err(Refusal::DeadlineReached);
@@ -144,12 +146,22 @@ impl<'a> Head<'a> {
     }
 }
 
+/// Entries with a name and a value each.
+fn is_baggage(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').all(|entry| entry.contains(&b'='))
+}
+
 fn trace(headers: &HeaderMap, has_parent: bool) -> Vec<(HeaderName, HeaderValue)> {
     let mut trace = Vec::new();
-    let names = ["traceparent", "tracestate", "baggage"].into_iter().filter(|_| has_parent);
-    for name in names.chain(["uber-trace-id"]) {
+    let parent = ["traceparent", "tracestate"].into_iter().filter(|_| has_parent);
+    for name in parent.chain(["baggage", "uber-trace-id"]) {
         for value in headers.get_all(name) {
-            if name == "uber-trace-id" && !is_uber_trace_id(value.as_bytes()) {
+            let malformed = match name {
+                "uber-trace-id" => !is_uber_trace_id(value.as_bytes()),
+                "baggage" => !is_baggage(value.as_bytes()),
+                _ => false,
+            };
+            if malformed {
                 continue;
             }
             // Copied, not shared, for the same reason; a value that was received is always valid.
