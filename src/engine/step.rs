@@ -298,6 +298,9 @@ impl Worker {
             // Only a tag can be refused, and then all is decided again.
             let outcome = if tagged && !stamp.tag_taken { outcome.clone() } else { outcome.take() };
             let decision = machine::apply(record, impact, context, outcome, policy, stamp);
+            if let Some(reason) = &decision.failure {
+                self.failed(reason, impact);
+            }
             let Some(step) = decision.step else {
                 return Ok(Round::Unchanged { answer: decision.answer, asked });
             };
@@ -434,6 +437,18 @@ impl Worker {
         }
     }
 
+    /// Counts it and says why.
+    fn failed(&self, reason: &str, impact: &Impact) {
+        self.namespace.metrics.failed.inc();
+        tracing::error!(
+            mg_pulse_event_id = "mg_core_machine_lifecycle_failed",
+            processor_impact = impact.name(),
+            error.class = "throw",
+            error.reason = reason,
+            "machine failed"
+        );
+    }
+
     fn count(&self, before: Option<&Record>, after: Option<&Record>, impact: &Impact) {
         let metrics = &self.namespace.metrics;
         self.namespace.census.moved(before.map(Record::kind), after.map(Record::kind), metrics);
@@ -450,15 +465,8 @@ impl Worker {
         }
         match (failed(before), failed(after)) {
             (false, true) => {
-                metrics.failed.inc();
                 if let Some(Record { status: Status::Failed { reason, .. }, .. }) = after {
-                    tracing::error!(
-                        mg_pulse_event_id = "mg_core_machine_lifecycle_failed",
-                        processor_impact = impact.name(),
-                        error.class = "throw",
-                        error.reason = reason,
-                        "machine failed"
-                    );
+                    self.failed(reason, impact);
                 }
             }
             (true, false) if exists => {

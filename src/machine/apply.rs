@@ -14,6 +14,8 @@ use crate::wire::{Content, Event, HistoryRange, Value, Wire, Writer, timestamp};
 /// Milliseconds until a machine that owes only sinks that are configured no more looks whether they are again.
 const UNKNOWN_SINK_MS: i64 = 600_000;
 
+const NO_REPAIR: &str = "the processor declined no repair";
+
 /// What a step takes from outside: time and randomness.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
@@ -66,6 +68,15 @@ pub struct Decision {
     /// None: nothing changes, be it a refusal or a call that only looked.
     pub step: Option<Step>,
     pub answer: Answer,
+    /// Why a machine failed that is not there to tell: a Start that made none, or a repair of one that had failed before.
+    pub failure: Option<String>,
+}
+
+impl Decision {
+    /// Nothing changes.
+    fn refused(refusal: Refusal) -> Self {
+        Self { step: None, answer: Err(refusal), failure: None }
+    }
 }
 
 /// `outcome` is the processor's, or none if [`super::dispatch`] said that the rules alone decide.
@@ -83,7 +94,7 @@ pub fn apply(
         (Impact::Init { .. }, Some(outcome), _) => init(record, context, outcome, policy, stamp),
         (_, Some(outcome), Some(record)) if record.exists() => asked(record, impact, context, outcome, policy, stamp),
         (_, None, Some(record)) => decided(record, impact, policy, stamp),
-        (_, _, _) => Decision { step: None, answer: Err(Refusal::MachineNotFound) },
+        (_, _, _) => Decision::refused(Refusal::MachineNotFound),
     }
 }
 
@@ -96,11 +107,15 @@ fn init(
     stamp: Stamp,
 ) -> Decision {
     debug_assert!(tombstone.is_none_or(|record| !record.exists()), "a Start never takes the place of a machine");
-    let refused = |refusal| Decision { step: None, answer: Err(refusal) };
+    // Nothing exists yet that could be failed.
+    let failed = |reason| Decision { failure: Some(reason), ..Decision::refused(Refusal::MachineFailed) };
     let (response, change) = match outcome {
         Outcome::Done { response, change } => (response, change),
-        Outcome::Transient(reason) | Outcome::HeldBack(reason) => return refused(Refusal::Unavailable(reason)),
-        Outcome::Unexpected(_) | Outcome::RepairFailed(_) => return refused(Refusal::MachineFailed),
+        Outcome::Transient(reason) | Outcome::HeldBack(reason) => {
+            return Decision::refused(Refusal::Unavailable(reason));
+        }
+        Outcome::Unexpected(reason) => return failed(reason),
+        Outcome::RepairFailed(_) => return failed(NO_REPAIR.to_owned()),
     };
     let blank = Record {
         commit: stamp.commit,
@@ -120,10 +135,10 @@ fn init(
     match change_record(blank, change, context, policy, stamp) {
         Ok((record, events)) => {
             let answer = answer(&record, response);
-            Decision { step: Some(Step { tag, ..step(tombstone, record, events, policy, stamp) }), answer }
+            let step = Step { tag, ..step(tombstone, record, events, policy, stamp) };
+            Decision { step: Some(step), answer, failure: None }
         }
-        // Nothing exists yet that could be failed.
-        Err(_) => refused(Refusal::MachineFailed),
+        Err(reason) => failed(reason),
     }
 }
 
@@ -135,7 +150,6 @@ fn asked(
     policy: &Policy,
     stamp: Stamp,
 ) -> Decision {
-    let unchanged = |refusal| Decision { step: None, answer: Err(refusal) };
     match outcome {
         Outcome::Done { response, change } => {
             let mut next = successor(record, stamp);
@@ -156,19 +170,17 @@ fn asked(
                     let answer = answer(&next, response);
                     let new = handled.is_some() || tag.is_some() || !events.is_empty() || changed(record, &next);
                     let step = new.then(|| Step { handled, tag, ..step(Some(record), next, events, policy, stamp) });
-                    Decision { step, answer }
+                    Decision { step, answer, failure: None }
                 }
                 Err(reason) => unexpected(record, impact, reason, policy, stamp),
             }
         }
         Outcome::RepairFailed(reason) if matches!(impact, Impact::Repair { .. }) => {
-            unchanged(Refusal::RepairFailed(reason))
+            Decision::refused(Refusal::RepairFailed(reason))
         }
-        Outcome::RepairFailed(_) => {
-            unexpected(record, impact, "the processor declined no repair".to_owned(), policy, stamp)
-        }
+        Outcome::RepairFailed(_) => unexpected(record, impact, NO_REPAIR.to_owned(), policy, stamp),
         Outcome::Unexpected(reason) => unexpected(record, impact, reason, policy, stamp),
-        Outcome::HeldBack(reason) => unchanged(Refusal::Unavailable(reason)),
+        Outcome::HeldBack(reason) => Decision::refused(Refusal::Unavailable(reason)),
         Outcome::Transient(reason) => {
             let next = match impact {
                 Impact::Timeout => Some(retry_timer(record, &reason, policy, stamp)),
@@ -180,7 +192,7 @@ fn asked(
                 _ => None,
             };
             let step = next.map(|next| step(Some(record), next, Vec::new(), policy, stamp));
-            Decision { step, answer: Err(Refusal::Unavailable(reason)) }
+            Decision { step, ..Decision::refused(Refusal::Unavailable(reason)) }
         }
     }
 }
@@ -195,16 +207,18 @@ fn answer(next: &Record, response: Option<Value>) -> Answer {
 
 /// The processor, or its answer, was wrong.
 fn unexpected(record: &Record, impact: &Impact, reason: String, policy: &Policy, stamp: Stamp) -> Decision {
-    let step = match &record.status {
+    let refused = Decision::refused(Refusal::MachineFailed);
+    match &record.status {
         // A failed repair keeps the original reason, and changes nothing.
-        Status::Failed { .. } => None,
-        _ => Some(step(Some(record), fail(record, reason, stamp), Vec::new(), policy, stamp)),
-    };
-    debug_assert!(
-        step.is_some() || matches!(impact, Impact::Repair { .. }),
-        "only a repair is asked of a failed machine"
-    );
-    Decision { step, answer: Err(Refusal::MachineFailed) }
+        Status::Failed { .. } => {
+            debug_assert!(matches!(impact, Impact::Repair { .. }), "only a repair is asked of a failed machine");
+            Decision { failure: Some(reason), ..refused }
+        }
+        _ => {
+            let step = step(Some(record), fail(record, reason, stamp), Vec::new(), policy, stamp);
+            Decision { step: Some(step), ..refused }
+        }
+    }
 }
 
 /// A delivery that is repeated is recognised by the note.
@@ -274,7 +288,7 @@ fn decided(record: &Record, impact: &Impact, policy: &Policy, stamp: Stamp) -> D
                 replaced: events.clone(),
                 ..step(Some(record), successor(record, stamp), Vec::new(), policy, stamp)
             };
-            return Decision { step: Some(step), answer: Ok(Success::Done) };
+            return Decision { step: Some(step), answer: Ok(Success::Done), failure: None };
         }
         Impact::Forget => None,
         Impact::Init { .. }
@@ -283,14 +297,14 @@ fn decided(record: &Record, impact: &Impact, policy: &Policy, stamp: Stamp) -> D
         | Impact::Timeout
         | Impact::Notification(_) => {
             let answer = Err(Refusal::Unavailable("nothing happens without the processor's answer".to_owned()));
-            return Decision { step: None, answer };
+            return Decision { step: None, answer, failure: None };
         }
     };
     let step = match next {
         Some(next) => step(Some(record), next, Vec::new(), policy, stamp),
         None => Step { record: None, events: Vec::new(), handled: None, tag: None, replaced: Vec::new() },
     };
-    Decision { step: Some(step), answer: Ok(Success::Done) }
+    Decision { step: Some(step), answer: Ok(Success::Done), failure: None }
 }
 
 /// What is committed: the record with all that the step makes it owe.

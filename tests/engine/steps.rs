@@ -13,6 +13,7 @@ use crate::world::{Mg, call, events, id, ok, range, repair, until};
 on_every_storage!(
     each_impact_takes_one_step_and_is_answered_after_its_commit,
     refusals_follow_the_status,
+    a_start_or_a_repair_that_fails_is_counted_though_nothing_is_stored,
     calls_of_one_machine_run_in_the_order_of_their_arrival,
     machines_do_not_wait_for_each_other,
     a_processor_may_ask_about_and_notify_the_machine_that_it_is_handling,
@@ -47,6 +48,24 @@ async fn each_impact_takes_one_step_and_is_answered_after_its_commit(mg: Mg) {
     // One each for Start, Call, the failure, Repair, the failure, SimpleRepair, Remove.
     until(|| mg.storage.commits().len() >= 7).await;
     assert_eq!(mg.storage.commits()[..7].iter().filter(|commit| commit.record.is_some()).count(), 7);
+}
+
+async fn a_start_or_a_repair_that_fails_is_counted_though_nothing_is_stored(mg: Mg) {
+    let mg = mg.start().await;
+    let failed = || mg.metric("mg_machine_lifecycle_changes_total", "change=\"failed\"");
+    mg.processor.then(unexpected());
+    assert_eq!(mg.init("m").await, Err(Refusal::MachineFailed.into()));
+    assert_eq!(failed(), 1);
+    mg.machine("m", done()).await;
+    mg.fail("m").await;
+    assert_eq!(failed(), 2);
+    mg.processor.then(unexpected());
+    assert_eq!(mg.ask("m", repair("x")).await, Err(Refusal::MachineFailed.into()));
+    assert_eq!(failed(), 3);
+    // To decline is no failure.
+    mg.processor.then(machinegun::machine::Outcome::RepairFailed(Value::str("no")));
+    mg.ask("m", repair("x")).await.unwrap_err();
+    assert_eq!(failed(), 3);
 }
 
 async fn refusals_follow_the_status(mg: Mg) {

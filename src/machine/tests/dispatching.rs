@@ -98,7 +98,7 @@ fn apply_never_pretends_that_something_was_done_without_its_processor() {
     for record in [None, Some(tombstone(NOW, vec![debt()]))] {
         for impact in [call(), repair(), Impact::Timeout, notified()] {
             let decision = decide(record.as_ref(), &impact, done(appended(&["a"])));
-            let expected = Decision { step: None, answer: Err(Refusal::MachineNotFound) };
+            let expected = Decision { step: None, answer: Err(Refusal::MachineNotFound), failure: None };
             assert_eq!(decision, expected, "{}", impact.name());
         }
     }

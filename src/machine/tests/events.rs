@@ -121,13 +121,17 @@ fn a_step_may_be_as_big_as_the_limit_and_no_bigger() {
 #[test]
 fn a_start_that_is_too_big_is_refused_and_nothing_is_stored() {
     let decision = decide(None, &init(), done(change_of(STEP_SIZE + 1)));
-    assert_eq!(decision, Decision { step: None, answer: Err(Refusal::MachineFailed) });
+    assert_eq!((decision.step, decision.answer), (None, Err(Refusal::MachineFailed)));
+    // It is told of all the same.
+    assert!(decision.failure.is_some_and(|reason| reason.contains("limits.step_size")));
 }
 
 #[test]
 fn a_repair_that_is_too_big_leaves_the_first_reason() {
     let decision = decide(Some(&failed(&sleeping())), &repair(), done(change_of(STEP_SIZE + 1)));
-    assert_eq!(decision, Decision { step: None, answer: Err(Refusal::MachineFailed) });
+    assert_eq!((decision.step, decision.answer), (None, Err(Refusal::MachineFailed)));
+    // It is told of all the same.
+    assert!(decision.failure.is_some_and(|reason| reason.contains("limits.step_size")));
 }
 
 #[test]

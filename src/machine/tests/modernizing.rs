@@ -15,7 +15,7 @@ fn old_events_are_replaced_and_the_machine_is_as_it_was() {
         let decision = decide(Some(&record), &modernize(epoch()), None);
         let replaced = vec![(2, Bytes::from_static(b"modern"))];
         let step = Step { replaced, ..only(committed(record.clone(), &record)) };
-        assert_eq!(decision, Decision { step: Some(step), answer: Ok(Success::Done) });
+        assert_eq!(decision, Decision { step: Some(step), answer: Ok(Success::Done), failure: None });
     }
 }
 

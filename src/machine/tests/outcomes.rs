@@ -109,7 +109,7 @@ fn a_new_machine_is_blank_under_an_epoch_of_its_own() {
         unsent: vec![],
         outbox_due: None,
     };
-    assert_eq!(decision, Decision { step: Some(only(blank)), answer: Ok(Success::Done) });
+    assert_eq!(decision, Decision { step: Some(only(blank)), answer: Ok(Success::Done), failure: None });
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn a_tombstone_rests_a_day_after_it_paid_and_then_goes() {
     assert_eq!((wake(&paid_off, rested - 1), wake(&paid_off, rested)), (None, Some(Wake::Forget)));
     let decision = decide(Some(&paid_off), &Impact::Forget, None);
     let gone = Step { record: None, ..only(paid_off.clone()) };
-    assert_eq!(decision, Decision { step: Some(gone), answer: Ok(Success::Done) });
+    assert_eq!(decision, Decision { step: Some(gone), answer: Ok(Success::Done), failure: None });
 }
 
 #[test]

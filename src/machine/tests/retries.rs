@@ -45,7 +45,7 @@ fn a_policy_without_retries_fails_the_machine_at_once() {
 fn our_own_bounds_never_count_as_a_retry() {
     for record in [waiting(NOW), retrying(1, NOW)] {
         let decision = decide(Some(&record), &Impact::Timeout, Outcome::HeldBack("full".to_owned()));
-        assert_eq!(decision, Decision { step: None, answer: unavailable("full") });
+        assert_eq!(decision, Decision { step: None, answer: unavailable("full"), failure: None });
     }
 }
 
