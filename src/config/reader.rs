@@ -201,11 +201,12 @@ impl<'a> Section<'a> {
         item.and_then(|item| item.duration()).unwrap_or(default)
     }
 
-    /// A duration that must not be zero, because something would then spin.
+    /// A duration that must not be zero in milliseconds, because something would then spin.
     pub(super) fn pause(&self, key: &str, default: Duration) -> Duration {
         let value = self.duration(key, default);
-        if value.is_zero() {
-            self.place(key).wrong("is zero", "write a duration of at least 1ms");
+        if value < Duration::from_millis(1) {
+            let what = if value.is_zero() { "is zero" } else { "is less than 1ms" };
+            self.place(key).wrong(what, "write a duration of at least 1ms");
             return default;
         }
         value

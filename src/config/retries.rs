@@ -79,8 +79,8 @@ fn policy(section: &Section<'_>, default: RetryPolicy) -> RetryPolicy {
         }
         Some(timeouts)
     });
-    if max_timeout == Some(Duration::ZERO) {
-        section.wrong_key("max_timeout", "is zero", "write a duration of at least 1ms");
+    if max_timeout.is_some_and(|it| it < Duration::from_millis(1)) {
+        section.wrong_key("max_timeout", "is less than 1ms", "write a duration of at least 1ms");
     }
     let idle: &[&str] = match chosen {
         Type::Linear => &["factor", "max_timeout", "timeouts"],
