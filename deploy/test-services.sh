@@ -22,6 +22,8 @@ readonly KAFKA="$TOOLS/kafka-$KAFKA_VERSION"
 readonly KAFKA_JARS="$PWD/deploy/kafka-jars.txt"
 readonly MAVEN_CENTRAL="https://repo1.maven.org/maven2"
 readonly KAFKA_PASSWORD="machinegun-secret"
+# Below those that connections get for themselves: the port of a broker that was killed is free when it comes back.
+readonly LOWEST_PORT=20000 PORTS=12000
 
 service=""
 data=""
@@ -100,7 +102,7 @@ dynamodb() {
     data="$(mktemp -d)"
     local port
     for _ in 1 2 3 4 5 6 7 8; do
-        port=$((20000 + RANDOM))
+        port=$((LOWEST_PORT + RANDOM % PORTS))
         answers "$port" && continue
         "$DYNOXIDE" serve --host 127.0.0.1 --port "$port" --db-path "$data/$port.db" </dev/null >"$data/log" 2>&1 &
         service=$!
@@ -190,7 +192,7 @@ kafka() {
         -file "$data/certificate.pem" 2>/dev/null
     local plain secure controller up="" line
     for _ in 1 2 3 4 5 6 7 8; do
-        plain=$((20000 + RANDOM)) secure=$((20000 + RANDOM)) controller=$((20000 + RANDOM))
+        plain=$((LOWEST_PORT + RANDOM % PORTS)) secure=$((LOWEST_PORT + RANDOM % PORTS)) controller=$((LOWEST_PORT + RANDOM % PORTS))
         if answers "$plain" || answers "$secure" || answers "$controller"; then
             continue
         fi

@@ -43,7 +43,7 @@ async fn agrees(name: &str, exchanges: usize) {
     let table = services::table_at(&services::dynamodb());
     schema::create(&table, &Clock::system()).await.expect("a table is made");
     let storage = format!(
-        "{{type: dynamodb, table: {}, region: here, endpoint_url: '{}', shards: {}, lease_time: 2s}}",
+        "{{type: dynamodb, table: {}, region: here, endpoint_url: '{}', shards: {}, lease_time: 10s}}",
         table.table,
         services::dynamodb(),
         table.shards

@@ -28,7 +28,7 @@ use process::{Folder, Machinegun, configuration, soon};
 const MOST_TAKEN: u64 = 8 << 30;
 
 /// How long a call may try, in milliseconds: the store is asked again until then.
-const PATIENCE_MS: i64 = 1_500;
+const PATIENCE_MS: i64 = 5_000;
 
 const ROUNDS: u64 = 3;
 const CLIENTS: u64 = 4;

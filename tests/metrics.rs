@@ -67,19 +67,25 @@ async fn after_calls_of_every_kind_every_metric_is_there_and_says_what_happened(
     peer.start("two", &Order { timer: Some(1800), ..Order::plain("6") }).await.expect("started");
     peer.call("two", &Order { timer: Some(0), ..Order::plain("7") }).await.expect("called");
     peer.notify("two", &Order::plain("8")).await.expect("accepted");
-    soon("the timer and the notification", async {
+    let text = soon("the timer and the notification", async {
         loop {
             let (_, _, text) = service.get("/metrics").await;
             let done = |impact| value(&text, "mg_machine_processing_changes_total", &[impact, "\"finished\""]) >= 1.0;
             let deleted = value(&text, "mg_storage_operation_changes_total", &["\"delete\"", "\"finish\""]) >= 1.0;
-            if done("\"timeout\"") && done("\"notification\"") && deleted {
-                return;
+            // The last that a task does.
+            let timers = value(&text, "mg_timer_processing_changes_total", &["queue=\"normal\""]) >= 2.0;
+            let delivered = value(&text, "mg_machine_notification_changes_total", &["status=\"success\""]) >= 1.0;
+            let idle = value(&text, "mg_scheduler_task_quota_usage", &["status=\"active\""]) == 0.0;
+            let ended = |name| value(&text, "mg_scheduler_task_changes_total", &["change=\"finished\"", name]) >= 1.0;
+            let ended = ended("name=\"timers\"") && ended("name=\"notification\"");
+            if done("\"timeout\"") && done("\"notification\"") && deleted && timers && delivered && idle && ended {
+                return text;
             }
         }
     })
     .await;
 
-    let (status, head, text) = service.get("/metrics").await;
+    let (status, head, _) = service.get("/metrics").await;
     assert_eq!(status, 200);
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");
     assert_eq!(service.get("/metrics/default").await.0, 200);

@@ -19,7 +19,7 @@ use crate::table::{ask, health, serve, until_each_owns};
 
 const MACHINES: usize = 4;
 /// Longer than the leases last.
-const TIMER_S: i32 = 5;
+const TIMER_S: i32 = 10;
 
 async fn call(address: SocketAddr, machine: usize) -> Answer {
     let (ids, body) = (live::ids(), wire::write_call::<Call>(&live::to(id(&machine.to_string()), "go"), 0));

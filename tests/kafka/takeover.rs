@@ -44,7 +44,7 @@ async fn consumers_find_events_and_changes_of_life_in_order_across_a_takeover() 
     make(&broker.plain, &[&events, &lives], PARTITIONS).await;
     let table = services::table_at(&services::dynamodb());
     let storage = format!(
-        "{{type: dynamodb, table: {}, region: here, endpoint_url: '{}', shards: {}, create_table: true, lease_time: 2s}}",
+        "{{type: dynamodb, table: {}, region: here, endpoint_url: '{}', shards: {}, create_table: true, lease_time: 5s}}",
         table.table,
         services::dynamodb(),
         table.shards
