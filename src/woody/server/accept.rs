@@ -80,7 +80,10 @@ impl Server {
             .or_else(|error| match address {
                 // EAFNOSUPPORT has no kind of its own.
                 SocketAddr::V6(it) if it.ip().is_unspecified() && error.kind() != io::ErrorKind::AddrInUse => {
-                    listen((Ipv4Addr::UNSPECIFIED, it.port()).into()).map_err(|_| error)
+                    listen((Ipv4Addr::UNSPECIFIED, it.port()).into()).map_err(|second| match second.kind() {
+                        io::ErrorKind::AddrInUse => second,
+                        _ => error,
+                    })
                 }
                 _ => Err(error),
             })
