@@ -202,9 +202,10 @@ impl Worker {
 // === impl Engine: handing over ===
 
 impl Engine {
-    /// Lets go of the machines of these shards, which must be given already ([`Shards::give`]), so that nothing new begins. What runs goes on to its end, what waits is answered by
-    /// [`EngineError::NotOwner`]; returns when all of them have left memory. That takes as long as the longest step: the
-    /// caller bounds it. Once this has ended, or is dropped, they are lost.
+    /// Lets go of the machines of these shards, which must be given already ([`Shards::give`]), so that nothing new
+    /// begins. What runs goes on to its end, what waits is answered by [`EngineError::NotOwner`]; returns when all of them
+    /// have left memory. That takes as long as the longest step: the caller bounds it. Once this has ended, or is dropped,
+    /// they are lost.
     pub async fn release(&self, shards: &[Shard]) {
         let Some(all) = self.shared.shards.clone() else { return };
         let until = CancellationToken::new();

@@ -136,3 +136,35 @@ impl Shards {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_is_nobody_elses_until_it_is_lost_or_fenced() {
+        let (clock, _hand) = Clock::manual(0);
+        let shards = Shards::new(2, clock);
+        shards.trust_until(1_000);
+        let taken = |shard| {
+            shards.take(shard);
+            shards.tenure(shard).expect("it is owned")
+        };
+        let (first, second) = (taken(0), taken(1));
+        // For as long as the leases last.
+        assert!(shards.is_undisputed(0, first, 999) && !shards.is_undisputed(0, first, 1_000));
+        shards.give(0);
+        shards.give(1);
+        assert_eq!((shards.tenure(0), shards.owned()), (None, vec![]));
+        assert!(shards.is_undisputed(0, first, 0) && shards.is_undisputed(1, second, 0));
+        shards.lose_given(0);
+        assert!(!shards.is_undisputed(0, first, 0));
+        // Taken again, it is of another tenure, and not what was given.
+        let third = taken(0);
+        shards.lose_given(0);
+        assert!(shards.is_undisputed(0, third, 0) && !shards.is_undisputed(0, first, 0));
+        assert_eq!(shards.lose_all(), [0]);
+        shards.trust_until(1_000);
+        assert!(!shards.is_undisputed(0, third, 0) && !shards.is_undisputed(1, second, 0));
+    }
+}

@@ -48,9 +48,9 @@ pub(super) fn room(client: &KafkaClient) -> u32 {
 
 /// How long a message lives where instances hold leases for so long.
 ///
-/// IMPORTANT: so short that what is handed over while a lease lasts that long still ends with it ([`Leave::check`]). A process
-/// that was frozen finds its messages too old to be sent, so it can't produce for machines that others own by then. Leases
-/// are trusted for four fifths of their time, and renewed each fifth.
+/// IMPORTANT: so short that what is handed over while a lease lasts that long still ends with it ([`Leave::check`]). A
+/// process that was frozen finds its messages too old to be sent, so it can't produce for machines that others own by
+/// then. Leases are trusted for four fifths of their time, and renewed each fifth.
 ///
 /// [`Leave::check`]: crate::sink::Leave::check
 pub(super) fn life(lease: Option<Duration>) -> Duration {
