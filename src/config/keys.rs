@@ -125,7 +125,9 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "kafka.*.producer.max_retries",
-        Differently("it counts only below `required_acks: all_isr`; what is not sent after 8 s is sent anew, for ever"),
+        Differently(
+            "it counts only below `required_acks: all_isr`; what is not sent within 8 s, or 40 % of a lease, is sent anew, for ever",
+        ),
     ),
     // Namespaces.
     key("namespaces", Used),

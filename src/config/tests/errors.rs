@@ -369,6 +369,8 @@ fn a_policy_of_retries_is_checked() {
         ("max_retries: {}", format!("{at}.max_retries.max_total_timeout is missing; {how_many}")),
         ("factor: 0.5", format!("{at}.factor is the number 0.5; write a number from 1 to 1000000")),
         ("timeout: 0s", format!("{at}.timeout is zero; write a duration of at least 1ms")),
+        ("timeout: 999MU", format!("{at}.timeout is less than 1ms; write a duration of at least 1ms")),
+        ("max_timeout: 1MU", format!("{at}.max_timeout is less than 1ms; write a duration of at least 1ms")),
         ("type: intervals", format!("{at}.timeouts is missing; write a list of durations, like [1s, 10s, 1m]")),
         ("timeouts: [1s, 5]", format!("{at}.timeouts[1] is the number 5; {DURATION}")),
     ];
