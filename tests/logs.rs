@@ -10,6 +10,8 @@ use process::peer::{NAMESPACE, Peer};
 use process::processor::{Order, Processor};
 use process::{Folder, Machinegun, configuration, soon};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 /// Stands in every value that goes through the service.
 const SECRET: &str = "s3cr3t";
@@ -167,6 +169,36 @@ async fn what_goes_wrong_with_a_machine_is_logged_at_the_originals_levels() {
         let severity = parsed(&line)["@severity"].clone();
         assert!(["ERROR", "30", "info"].map(Value::from).contains(&severity), "below the level: {line}");
     }
+}
+
+#[tokio::test]
+async fn a_start_that_fails_is_told_of_though_there_is_no_machine() {
+    let (folder, processor) = (Folder::new(), Processor::start());
+    let logging = "{out_type: stdout, level: info}";
+    let service = Machinegun::start(&configured(&folder, &processor, logging)).await;
+    let refused = Peer::of(service.address).start("m", &Order { fail: true, ..Order::plain(SECRET) }).await;
+    refused.expect_err("it fails");
+    let failed = beat(&service, "mg_core_machine_lifecycle_failed").await;
+    assert_eq!((&failed["machine_id"], &failed["processor_impact"]), (&"m".into(), &"init".into()));
+    assert!(failed["error"]["reason"].as_str().is_some_and(|it| it.contains("processor")), "{failed}");
+    assert!(failed["trace_id"].is_string() && !failed.to_string().contains(SECRET), "{failed}");
+    service.terminate();
+}
+
+#[tokio::test]
+async fn a_request_refused_at_its_headers_is_found_by_its_ids_and_the_reason_its_caller_got() {
+    let (folder, processor) = (Folder::new(), Processor::start());
+    let service = Machinegun::start(&configured(&folder, &processor, "{out_type: stdout, level: info}")).await;
+    let mut stream = TcpStream::connect(service.address).await.expect("the service listens");
+    let head = "POST /v1/automaton HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-thrift\r\ncontent-length: 0\r\n\
+        woody.trace-id: trace\r\nwoody.span-id: span\r\nwoody.parent-id: parent\r\n\
+        woody.deadline: 2001-01-01T00:00:00Z\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("a request is sent");
+    let look = |line: &str| Some(parsed(line)).filter(|line| line["message"] == "request refused");
+    let refused = service.logged("the refusal", look).await;
+    assert_eq!((&refused["trace_id"], &refused["span_id"]), (&"trace".into(), &"span".into()));
+    assert_eq!((&refused["status"], &refused["error"]["reason"]), (&503.into(), &"deadline reached".into()));
+    service.terminate();
 }
 
 #[tokio::test]

@@ -155,6 +155,17 @@ async fn a_delivery_that_loses_its_leave_on_its_way_goes_no_further() {
 }
 
 #[tokio::test]
+async fn a_message_that_would_outlive_its_lease_is_not_sent() {
+    let world = World::new();
+    let sink = world.sink(TOPIC);
+    // It stands now, and will not for long.
+    let leave = Leave::as_long_as(|time| time < Duration::from_secs(1));
+    let refused = publish(&sink, Delivery { leave, ..events("m", 1..=1) }).await;
+    assert!(matches!(&refused, Err(SinkError::Unavailable(_))), "{refused:?}");
+    assert_eq!(world.found("m"), Vec::<i64>::new());
+}
+
+#[tokio::test]
 async fn machines_go_side_by_side() {
     let world = World::new();
     let sink = world.sink(TOPIC);
